@@ -1,0 +1,443 @@
+//! The reading side of a ring: any number per stream, each at its own pace.
+//!
+//! On a lossless ring a gating consumer is handed slices of the ring itself: the producer cannot
+//! touch them before the cursor has passed. Everybody else (lossy rings, evictable rings,
+//! observers) is handed a private copy that was checked against the producer's frontier after it
+//! was taken: whole, or not at all.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+
+use crate::checkpoint::{self, Place, Step};
+use crate::error::{PollError, RingError};
+use crate::layout::{Geometry, PRODUCER_STATE, RECORD_HEADER_BYTES, TABLE_PARKED, WAKE_EPOCH};
+use crate::memory::Memory;
+use crate::producer::STATE_CLOSED;
+use crate::record::{CommitWord, Flags};
+use crate::region::Mapped;
+use crate::slot::{Owner, Slot};
+use crate::sync::{Ordering, fence};
+
+/// The cursor is written back after this many bytes, and at the end of each poll: 64 small
+/// messages. Every message would cost a quarter of the throughput, more gains nothing.
+const CURSOR_BATCH_BYTES: u64 = 4096;
+/// Attempts to join at a place that a flat-out producer keeps overwriting.
+const JOIN_ATTEMPTS: usize = 1000;
+
+/// One message, as delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// Number of the message in its stream; the first of a stream is 1 unless it was created otherwise.
+    pub sequence: u64,
+    /// The bytes published.
+    pub payload: &'a [u8],
+    /// Whether the message is whole or a fragment.
+    pub flags: Flags,
+}
+
+/// Where a consumer starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Start {
+    /// At the oldest message still in the ring.
+    ///
+    /// That is the oldest one that the ring's index still points to: up to 1/64 of the ring (at
+    /// most 16 KiB on large ones) may be given up.
+    Oldest,
+    /// At this sequence number; one in the future is waited for.
+    Sequence(u64),
+    /// At the next message to be published.
+    Now,
+}
+
+/// What became of the producer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProducerStatus {
+    /// It holds its lease.
+    Alive,
+    /// It closed the stream in order; what it published can still be read.
+    Closed,
+    /// It died, or its host process did; what it committed can still be read, and a new producer
+    /// may carry on.
+    Dead,
+}
+
+/// How a consumer attaches.
+pub(crate) struct Join<'a> {
+    pub(crate) owner: Owner<'a>,
+    pub(crate) start: Start,
+    /// Slot whose lease the caller holds; `None` for an observer.
+    pub(crate) slot: Option<usize>,
+}
+
+/// One reader of a ring.
+///
+/// `Send`, but not `Sync`. Dropping it gives its slot back. See [`Producer`](crate::Producer) for
+/// an example of both sides.
+pub struct Consumer<M: Memory = Mapped> {
+    memory: M,
+    geometry: Geometry,
+    /// The next message's place.
+    next: Place,
+    /// Cursor position as last written to the slot.
+    published: u64,
+    cursor_batch: u64,
+    slot: Option<Slot>,
+    /// Where messages are copied before they are handed out; empty on the zero-copy path.
+    buffer: Box<[u8]>,
+    /// Messages below this are passed over: the consumer asked to start there.
+    first_wanted: u64,
+    not_sync: PhantomData<Cell<()>>,
+}
+
+impl<M: Memory> Consumer<M> {
+    pub(crate) fn join(memory: M, geometry: Geometry, join: &Join<'_>) -> Result<Self, RingError> {
+        let gating = join.owner.gating && join.slot.is_some();
+        let copies = !gating || geometry.lossy || geometry.evictable;
+        let mut consumer = Self {
+            next: Place {
+                position: 0,
+                sequence: 0,
+            },
+            published: 0,
+            cursor_batch: CURSOR_BATCH_BYTES.min(geometry.capacity / 8),
+            slot: None,
+            buffer: if copies {
+                vec![0; geometry.max_message].into()
+            } else {
+                Box::default()
+            },
+            first_wanted: 0,
+            memory,
+            geometry,
+            not_sync: PhantomData,
+        };
+        for attempt in 0..JOIN_ATTEMPTS {
+            let place = consumer.choose(join.start)?;
+            match (&consumer.slot, join.slot) {
+                (None, Some(number)) => {
+                    let (memory, g) = (&consumer.memory, &consumer.geometry);
+                    consumer.slot = Some(Slot::activate(memory, g, number, &join.owner, place));
+                }
+                (Some(slot), _) => slot.rejoin(&consumer.memory, &consumer.geometry, place),
+                (None, None) => {}
+            }
+            (consumer.next, consumer.published) = (place, place.position);
+            if consumer.settle(join.start, attempt)? {
+                return Ok(consumer);
+            }
+        }
+        Err(RingError::Unsteady)
+    }
+
+    /// An indexed place at or before where the consumer wants to start.
+    fn choose(&self, start: Start) -> Result<Place, RingError> {
+        let (_, newest) = checkpoint::read_checkpoint(&self.memory).ok_or(RingError::Unsteady)?;
+        newest.check(&self.geometry)?;
+        Ok(match start {
+            Start::Now => newest,
+            Start::Oldest => checkpoint::find_place(&self.memory, &self.geometry, None, newest),
+            Start::Sequence(n) => {
+                checkpoint::find_place(&self.memory, &self.geometry, Some(n), newest)
+            }
+        })
+    }
+
+    /// Walks from the chosen place to the wanted one. False if the producer overran it meanwhile.
+    fn settle(&mut self, start: Start, attempt: usize) -> Result<bool, RingError> {
+        let end = self.next.position.saturating_add(self.geometry.capacity);
+        loop {
+            let mut place = self.next;
+            let wanted = match start {
+                Start::Oldest => true,
+                Start::Sequence(n) => place.sequence >= n,
+                Start::Now => false,
+            };
+            let step = if wanted {
+                Step::Head
+            } else {
+                checkpoint::step(&self.memory, &self.geometry, &mut place)
+            };
+            // pairs with: FRONTIER
+            fence(Ordering::SeqCst); // pairs with: JOIN, on the first turn
+            if place.position < checkpoint::oldest_position(&self.memory, &self.geometry) {
+                return Ok(false);
+            }
+            match step {
+                Step::Record(word) => self.next = place.after(&self.geometry, word),
+                Step::Corrupt(word) => {
+                    return Err(RingError::Corrupt {
+                        position: place.position,
+                        word: word.0,
+                    });
+                }
+                Step::Head => break,
+            }
+            if self.next.position >= end {
+                break; // "now" moves on while we walk: after a lap, this is late enough
+            }
+        }
+        if let Start::Sequence(wanted) = start {
+            if self.next.sequence > wanted {
+                // An older index entry may have been in the middle of a rewrite: look once more.
+                if attempt == 0 {
+                    return Ok(false);
+                }
+                return Err(RingError::SequenceGone {
+                    wanted,
+                    oldest: self.next.sequence,
+                });
+            }
+            self.first_wanted = wanted;
+        }
+        self.publish_cursor();
+        Ok(true)
+    }
+
+    /// Sequence number of the next message.
+    pub fn next_sequence(&self) -> u64 {
+        self.next.sequence.max(self.first_wanted)
+    }
+
+    /// Whether the producer waits for this consumer (lossless rings).
+    pub fn is_gating(&self) -> bool {
+        self.slot.is_some() && !self.geometry.lossy
+    }
+
+    /// Hands up to `limit` messages to `handler`, in order, and returns how many it handed over.
+    /// Never blocks; 0 means that there was none.
+    ///
+    /// A handler that panics leaves its message undelivered: the next poll starts with it.
+    ///
+    /// # Errors
+    /// Only when nothing was handed over (otherwise the next poll returns the error).
+    /// [`PollError::Lapped`] if a producer that does not wait for this consumer has overwritten
+    /// what it had not read: says how many messages are gone; the next poll goes on behind them.
+    /// [`PollError::Evicted`] if the producer threw this consumer out. [`PollError::Corrupt`] if
+    /// the ring holds bytes that no producer writes.
+    #[inline]
+    pub fn poll(
+        &mut self,
+        limit: usize,
+        mut handler: impl FnMut(Message<'_>),
+    ) -> Result<usize, PollError> {
+        if !self.buffer.is_empty() {
+            return self.poll_copying(limit, &mut handler);
+        }
+        let mut count = 0;
+        let mut result = Ok(());
+        while count < limit {
+            let offset = self.geometry.offset(self.next.position);
+            // Relaxed load and acquire fence: works on a read-only mapping, and an empty poll
+            // needs no ordering.
+            let word = CommitWord(self.memory.word(offset).load(Ordering::Relaxed));
+            if !word.is(self.next.sequence) {
+                if word.0 != 0 && count == 0 {
+                    result = Err(self.unexpected(word));
+                }
+                break;
+            }
+            fence(Ordering::Acquire); // pairs with: COMMIT
+            let lap_end = self.geometry.lap_end(self.next.position);
+            let end = self.next.position + self.geometry.record_bytes(word.len());
+            if word.is_padding() && lap_end - self.next.position < self.geometry.capacity {
+                self.next.position = lap_end;
+                continue;
+            }
+            if word.is_padding() || word.len() > self.geometry.max_message || end > lap_end {
+                if count == 0 {
+                    result = Err(self.unexpected(word));
+                }
+                break;
+            }
+            if self.next.sequence >= self.first_wanted {
+                // SAFETY: the record is committed, lies within the data (checked above) and at or
+                // above our published cursor, so the producer does not write it while this lives.
+                let payload =
+                    unsafe { self.memory.bytes(offset + RECORD_HEADER_BYTES, word.len()) };
+                handler(Message {
+                    sequence: self.next.sequence,
+                    payload,
+                    flags: word.flags(),
+                });
+                count += 1;
+            }
+            self.next = Place {
+                position: end,
+                sequence: self.next.sequence + 1,
+            };
+            if end - self.published >= self.cursor_batch {
+                self.publish_cursor();
+            }
+        }
+        if self.next.position != self.published {
+            self.publish_cursor();
+        }
+        result.map(|()| count)
+    }
+
+    /// `poll` through the private buffer, validating each copy.
+    fn poll_copying(
+        &mut self,
+        limit: usize,
+        handler: &mut impl FnMut(Message<'_>),
+    ) -> Result<usize, PollError> {
+        let mut count = 0;
+        let mut result = Ok(());
+        while count < limit {
+            let mut place = self.next;
+            let step = checkpoint::step(&self.memory, &self.geometry, &mut place);
+            if let Step::Record(word) = step {
+                let offset = self.geometry.offset(place.position) + RECORD_HEADER_BYTES;
+                self.memory.copy_out(offset, &mut self.buffer[..word.len()]);
+            }
+            // pairs with: FRONTIER. If a byte of the copy, or the word, was the producer's next
+            // lap, the frontier read below says so.
+            fence(Ordering::Acquire);
+            if self.next.position < checkpoint::oldest_position(&self.memory, &self.geometry) {
+                if count == 0 {
+                    result = Err(self.overrun());
+                }
+                break;
+            }
+            match step {
+                Step::Record(word) => {
+                    if place.sequence >= self.first_wanted {
+                        let payload = &self.buffer[..word.len()];
+                        let flags = word.flags();
+                        handler(Message {
+                            sequence: place.sequence,
+                            payload,
+                            flags,
+                        });
+                        count += 1;
+                    }
+                    self.next = place.after(&self.geometry, word);
+                }
+                Step::Head => break,
+                Step::Corrupt(word) => {
+                    if count == 0 {
+                        let position = place.position;
+                        result = Err(PollError::Corrupt {
+                            position,
+                            word: word.0,
+                        });
+                    }
+                    break;
+                }
+            }
+            if self.next.position - self.published >= self.cursor_batch {
+                self.publish_cursor();
+            }
+        }
+        if self.next.position != self.published {
+            self.publish_cursor();
+        }
+        result.map(|()| count)
+    }
+
+    /// What a word that is not the expected one means.
+    #[cold]
+    fn unexpected(&mut self, word: CommitWord) -> PollError {
+        // pairs with: FRONTIER
+        fence(Ordering::Acquire);
+        if self.next.position < checkpoint::oldest_position(&self.memory, &self.geometry) {
+            return self.overrun();
+        }
+        PollError::Corrupt {
+            position: self.next.position,
+            word: word.0,
+        }
+    }
+
+    /// The producer has overwritten the next message: go on half a ring behind it (so that it is
+    /// not lapped again at once), and say exactly what was missed.
+    #[cold]
+    fn overrun(&mut self) -> PollError {
+        if self
+            .slot
+            .as_ref()
+            .is_some_and(|slot| slot.was_evicted(&self.memory))
+        {
+            return PollError::Evicted {
+                next: self.next.sequence,
+            };
+        }
+        let Some((_, newest)) = checkpoint::read_checkpoint(&self.memory) else {
+            return PollError::Unsteady;
+        };
+        if newest.check(&self.geometry).is_err() || newest.sequence < self.next.sequence {
+            return PollError::Corrupt {
+                position: newest.position,
+                word: 0,
+            };
+        }
+        let half = newest.position.saturating_sub(self.geometry.capacity / 2);
+        let resumed = checkpoint::place_at_or_after(&self.memory, &self.geometry, half, newest);
+        let first = self.next.sequence.max(self.first_wanted);
+        let missed = resumed.sequence.saturating_sub(first);
+        self.next = resumed;
+        if let Some(slot) = &self.slot {
+            slot.add_missed(&self.memory, missed);
+        }
+        PollError::Lapped {
+            missed,
+            resumed_at: resumed.sequence,
+        }
+    }
+
+    #[inline(always)]
+    fn publish_cursor(&mut self) {
+        self.published = self.next.position;
+        if let Some(slot) = &self.slot {
+            slot.publish(&self.memory, self.next);
+        }
+    }
+
+    /// What became of the producer. A system call while the stream is not closed: ask when polls
+    /// stay empty, not between messages.
+    pub fn producer_status(&self) -> ProducerStatus {
+        // Relaxed load and fence: works on a read-only mapping.
+        let state = self.memory.word(PRODUCER_STATE).load(Ordering::Relaxed);
+        fence(Ordering::Acquire); // pairs with: CLOSED
+        if state == STATE_CLOSED {
+            ProducerStatus::Closed
+        } else if self.memory.lease_held(crate::layout::PRODUCER_PAGE) {
+            ProducerStatus::Alive
+        } else {
+            ProducerStatus::Dead
+        }
+    }
+
+    /// Whether [`park`](crate::Waiter) works here: the ring was created parkable, and this consumer
+    /// has a slot (an observer cannot write the ring, so cannot say that it sleeps).
+    pub fn can_park(&self) -> bool {
+        self.geometry.parkable && self.slot.is_some()
+    }
+
+    /// Sleeps until a message is there, `timeout` has passed, or for no reason.
+    pub(crate) fn park(&self, timeout: std::time::Duration) {
+        let epoch = self.memory.word(WAKE_EPOCH).load(Ordering::Relaxed);
+        // pairs with: EPOCH. An epoch seen here is older than our mark, so a producer that has
+        // taken the mark away also moves the epoch on, and the sleep below ends.
+        fence(Ordering::Acquire);
+        // Relaxed: ordered by the fence.
+        self.memory
+            .word(self.geometry.table + TABLE_PARKED)
+            .store(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst); // pairs with: PARK
+        let offset = self.geometry.offset(self.next.position);
+        if self.memory.word(offset).load(Ordering::Relaxed) == 0
+            && self.memory.word(PRODUCER_STATE).load(Ordering::Relaxed) != STATE_CLOSED
+        {
+            self.memory.park(WAKE_EPOCH, epoch as u32, timeout);
+        }
+    }
+}
+
+impl<M: Memory> Drop for Consumer<M> {
+    fn drop(&mut self) {
+        if let Some(slot) = &self.slot {
+            slot.free(&self.memory, &self.geometry);
+        }
+    }
+}

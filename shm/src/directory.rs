@@ -1,0 +1,253 @@
+//! Where rings live: names, paths, listing, removing.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::RingError;
+use crate::layout::{NAME_MAX_BYTES, PRODUCER_PAGE};
+use crate::lease;
+
+/// Where rings live unless told otherwise (or by the environment variable `GAPLESS_DIR`).
+pub const DEFAULT_DIRECTORY: &str = "/dev/shm/gapless";
+const EXTENSION: &str = "ring";
+
+/// `GAPLESS_DIR` if it is set, [`DEFAULT_DIRECTORY`] otherwise.
+pub fn default_directory() -> PathBuf {
+    std::env::var_os("GAPLESS_DIR").map_or_else(|| DEFAULT_DIRECTORY.into(), PathBuf::from)
+}
+
+/// The file of stream `name` in `directory`.
+///
+/// # Errors
+/// [`RingError::BadName`] for a name that is empty, longer than 128 bytes, starts with a dot, or has
+/// anything but ASCII letters, digits, `.`, `_` and `-`: no name can leave the directory.
+pub fn ring_path(directory: &Path, name: &str) -> Result<PathBuf, RingError> {
+    let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let reason = if name.is_empty() {
+        "it is empty"
+    } else if name.len() > NAME_MAX_BYTES {
+        "it is longer than 128 bytes"
+    } else if name.starts_with('.') {
+        "it starts with a dot"
+    } else if !name.chars().all(usable) {
+        "only letters, digits, '.', '_' and '-' may be in it"
+    } else {
+        return Ok(directory.join(format!("{name}.{EXTENSION}")));
+    };
+    Err(RingError::BadName {
+        name: name.to_owned(),
+        reason,
+    })
+}
+
+/// Names of all rings in `directory`, sorted; none if there is no such directory.
+///
+/// # Errors
+/// [`RingError::System`] if the directory cannot be read.
+pub fn list(directory: &Path) -> Result<Vec<String>, RingError> {
+    let failed = |source| RingError::System {
+        what: "read",
+        path: directory.to_path_buf(),
+        source,
+    };
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_stem().and_then(|stem| stem.to_str());
+        if let (Some(name), Some(true)) = (name, path.extension().map(|e| e == EXTENSION))
+            && ring_path(directory, name).is_ok()
+        {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Removes a ring's file. Consumers that are attached keep their mapping and read on.
+///
+/// # Errors
+/// [`RingError::ProducerAlive`] if the stream has a live producer and `force` is not set.
+pub fn remove(directory: &Path, name: &str, force: bool) -> Result<(), RingError> {
+    let path = ring_path(directory, name)?;
+    if !force {
+        let file = open(&path, false)?;
+        if lease::held_by_another(&file, PRODUCER_PAGE) {
+            return Err(RingError::ProducerAlive {
+                pid: producer_pid(&file),
+                path,
+            });
+        }
+    }
+    fs::remove_file(&path).map_err(|error| refused(error, &path, "remove"))
+}
+
+/// The pid that the producer page names; 0 if it cannot be read.
+pub(crate) fn producer_pid(file: &File) -> u32 {
+    let mut pid = [0; 4];
+    let offset = crate::layout::PRODUCER_PID as u64;
+    match std::os::unix::fs::FileExt::read_exact_at(file, &mut pid, offset) {
+        Ok(()) => u32::from_le_bytes(pid),
+        Err(_) => 0,
+    }
+}
+
+/// Opens a ring's file: never through a symbolic link, never anything but a regular file.
+pub(crate) fn open(path: &Path, write: bool) -> Result<File, RingError> {
+    let what = if write {
+        "open it for reading and writing"
+    } else {
+        "read it"
+    };
+    let file = OpenOptions::new()
+        .read(true)
+        .write(write)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|error| refused(error, path, what))?;
+    let metadata = file
+        .metadata()
+        .map_err(|error| refused(error, path, what))?;
+    if !metadata.is_file() {
+        let source = io::Error::from(ErrorKind::InvalidInput);
+        return Err(RingError::System {
+            what: "not a regular file:",
+            path: path.into(),
+            source,
+        });
+    }
+    Ok(file)
+}
+
+/// Whether the file behind `path` is still the one that was opened.
+pub(crate) fn is_current(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+fn refused(error: io::Error, path: &Path, what: &'static str) -> RingError {
+    let path = path.to_path_buf();
+    match error.kind() {
+        ErrorKind::NotFound => RingError::NotFound { path },
+        ErrorKind::PermissionDenied => RingError::Denied { path, what },
+        _ => RingError::System {
+            what,
+            path,
+            source: error,
+        },
+    }
+}
+
+/// Makes the directory if it is missing. The shared default one is open to all users, each
+/// touching only his own files (sticky, as /tmp); any other belongs to its creator.
+pub(crate) fn ensure(directory: &Path) -> Result<(), RingError> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let failed = |error| refused(error, directory, "create the directory");
+    let shared = directory == Path::new(DEFAULT_DIRECTORY);
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory);
+    made.map_err(failed)?;
+    if shared {
+        fs::set_permissions(directory, Permissions::from_mode(0o1777)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// A file that has no name yet; [`publish`](Self::publish) gives it one, all or nothing.
+pub(crate) struct Unnamed {
+    pub(crate) file: File,
+    /// Set where the file system has no unnamed files (`O_TMPFILE`): a hidden name, removed on
+    /// drop. Only there can a kill leave something behind.
+    hidden: Option<PathBuf>,
+}
+
+impl Unnamed {
+    pub(crate) fn create(directory: &Path, name: &str) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o600);
+        let unnamed = options
+            .clone()
+            .custom_flags(libc::O_TMPFILE)
+            .open(directory);
+        match unnamed {
+            Ok(file) => Ok(Self { file, hidden: None }),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {
+                let hidden = directory.join(format!(".{name}.{}.new", std::process::id()));
+                let file = options.create_new(true).open(&hidden)?;
+                Ok(Self {
+                    file,
+                    hidden: Some(hidden),
+                })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives the finished file its name; fails with `AlreadyExists` if that is taken.
+    pub(crate) fn publish(&self, path: &Path) -> io::Result<()> {
+        if let Some(hidden) = &self.hidden {
+            return fs::hard_link(hidden, path);
+        }
+        use std::os::fd::AsRawFd;
+        let source = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let here = nix::fcntl::AT_FDCWD;
+        let follow = nix::fcntl::AtFlags::AT_SYMLINK_FOLLOW;
+        nix::unistd::linkat(here, source.as_str(), here, path, follow)?;
+        Ok(())
+    }
+}
+
+impl Drop for Unnamed {
+    fn drop(&mut self) {
+        if let Some(hidden) = &self.hidden {
+            // Nothing to do about a failure: the name is hidden and `list` passes over it.
+            let _ = fs::remove_file(hidden);
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_leaves_the_directory() {
+        let directory = Path::new("/dev/shm/gapless");
+        for name in [
+            "",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            "/etc/passwd",
+            ".hidden",
+            "a b",
+            "a\0b",
+            "ü",
+        ] {
+            assert!(
+                matches!(ring_path(directory, name), Err(RingError::BadName { .. })),
+                "{name:?}"
+            );
+        }
+        assert!(ring_path(directory, &"x".repeat(129)).is_err());
+        let longest = "x".repeat(128);
+        for name in ["a", "orders.eu-1_A", "a..b", longest.as_str()] {
+            let path = ring_path(directory, name).unwrap();
+            assert_eq!(path.parent(), Some(directory));
+        }
+    }
+}

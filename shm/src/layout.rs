@@ -1,0 +1,270 @@
+//! Every offset of a ring file, in one place; nothing else in the crate knows a literal offset.
+//!
+//! All numbers are little-endian `u64` words at 8-byte aligned offsets (the name and the checksum
+//! of the header page excepted). `G` is the granule: 4,096, or the huge page size on hugetlbfs.
+//!
+//! | region | offset | bytes | written by |
+//! |---|---|---|---|
+//! | header page | 0 | 4,096 | creator, once |
+//! | producer page | 4,096 | 4,096 | producer |
+//! | index page | 8,192 | 4,096 | producer |
+//! | consumer table | 12,288 rounded up to `G` | 128 + 128 a slot, rounded up to `G` | consumers, each its slot |
+//! | data | after the table | capacity, rounded up to `G` | producer |
+//!
+//! **Header page**
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 8 | magic, `GAPLESS\0` |
+//! | 8 | 4 | layout version |
+//! | 12 | 4 | byte order mark, 0x01020304 |
+//! | 16 | 8 | file length in bytes |
+//! | 24 | 8 | granule in bytes |
+//! | 32 | 8 | capacity in bytes, a power of two |
+//! | 40 | 4 | record alignment in bytes, a power of two |
+//! | 44 | 4 | consumer slots |
+//! | 48 | 4 | max message in bytes |
+//! | 52 | 4 | flags: 1 lossy, 2 parkable, 4 evictable |
+//! | 56 | 8 | session: below 36^10, shown as ten characters of base 36 |
+//! | 64 | 8 | creation time, ns since the Unix epoch |
+//! | 72 | 8 | first sequence |
+//! | 80 | 4 | name length in bytes |
+//! | 84 | 128 | name, UTF-8, zero padded |
+//! | 212 | 4 | CRC32C of bytes 0..212 |
+//!
+//! **Producer page** (each group on its own pair of cache lines)
+//!
+//! | offset | field |
+//! |---|---|
+//! | 0 | frontier: the producer may be writing anything below this position; bytes at positions below `frontier - capacity` are gone |
+//! | 128 | checkpoint version; the valid pair is the one of its lowest bit |
+//! | 136, 144 | checkpoint pair 0: position, sequence of the next message there |
+//! | 152, 160 | checkpoint pair 1 |
+//! | 256 | producer state: 0 none yet, 1 active, 2 closed in order |
+//! | 264 | producer pid |
+//! | 272 | starts: how many producers have written this ring |
+//! | 280 | heartbeat, ns since the Unix epoch, as last told by the producer |
+//! | 288 | backpressure: publishes refused for want of room |
+//! | 296 | consumers whose slot was taken back after their death |
+//! | 304 | consumers that broke the cursor's rules and were set aside |
+//! | 312 | aborted claims |
+//! | 384 | wake epoch; its low 32 bits are the futex word |
+//!
+//! **Index page**: 256 entries of position, sequence: the first record that starts in that 1/256 of
+//! the data. An entry counts only while its position lies within the last lap.
+//!
+//! **Consumer table**: offset 0: joins, a counter of attachments; offset 64: parked, 1 while a
+//! consumer sleeps; then the slots, 128 bytes each:
+//!
+//! | offset | field |
+//! |---|---|
+//! | 0 | state: generation × 256 + (0 free, 1 active and gating, 2 active, 3 evicted) |
+//! | 8 | cursor position: everything below it is done with |
+//! | 16 | cursor sequence: of the next message at that position |
+//! | 64 | pid |
+//! | 72 | stalls: publishes refused because of this consumer (written by the producer) |
+//! | 80 | messages missed by being lapped |
+//! | 88 | 40 bytes of name, UTF-8, zero padded |
+//!
+//! **Record**, at every multiple of the alignment where one starts:
+//!
+//! ```text
+//!  63            32 31      24 23             0
+//! +----------------+----------+----------------+
+//! | sequence, low  |  flags   | payload bytes  |  commit word: stored last, read first
+//! +----------------+----------+----------------+
+//! | payload, then padding to the alignment     |
+//! +---------------------------------------------+
+//! ```
+//!
+//! Flags: 0x80 committed (always set), 0x40 padding to the end of the data, 0x01 begins and
+//! 0x02 ends a message (both on a whole message). A zero word is "not written yet".
+//!
+//! An OFD write lock on byte 0 of the producer page is the producer's lease, one on byte 0 of a slot that
+//! consumer's.
+
+/// First eight bytes of every ring file.
+pub const MAGIC: [u8; 8] = *b"GAPLESS\0";
+/// Version of everything this module describes.
+pub const LAYOUT_VERSION: u32 = 1;
+/// Reads as this number only where the byte order is the writer's.
+pub const BYTE_ORDER_MARK: u32 = 0x0102_0304;
+
+/// Granule of ordinary files, bytes.
+pub(crate) const SMALL_PAGE_BYTES: usize = 4096;
+/// Bytes of the header page that the checksum covers.
+pub(crate) const HEADER_CHECKED_BYTES: usize = 212;
+/// Bytes of the header in all.
+pub(crate) const HEADER_BYTES: usize = 216;
+/// Longest stream name, bytes.
+pub const NAME_MAX_BYTES: usize = 128;
+/// Longest consumer name, bytes; longer ones are cut.
+pub const CONSUMER_NAME_MAX_BYTES: usize = 40;
+
+pub(crate) const PRODUCER_PAGE: usize = 4096;
+pub(crate) const FRONTIER: usize = PRODUCER_PAGE;
+pub(crate) const CHECKPOINT_VERSION: usize = PRODUCER_PAGE + 128;
+pub(crate) const CHECKPOINT_PAIRS: usize = PRODUCER_PAGE + 136;
+pub(crate) const PRODUCER_STATE: usize = PRODUCER_PAGE + 256;
+pub(crate) const PRODUCER_PID: usize = PRODUCER_PAGE + 264;
+pub(crate) const PRODUCER_STARTS: usize = PRODUCER_PAGE + 272;
+pub(crate) const PRODUCER_HEARTBEAT: usize = PRODUCER_PAGE + 280;
+pub(crate) const BACKPRESSURE_COUNT: usize = PRODUCER_PAGE + 288;
+pub(crate) const RECLAIMED_COUNT: usize = PRODUCER_PAGE + 296;
+pub(crate) const QUARANTINED_COUNT: usize = PRODUCER_PAGE + 304;
+pub(crate) const ABORTED_COUNT: usize = PRODUCER_PAGE + 312;
+pub(crate) const WAKE_EPOCH: usize = PRODUCER_PAGE + 384;
+
+pub(crate) const INDEX_PAGE: usize = 8192;
+/// Entries of the index page.
+pub(crate) const INDEX_ENTRIES: u64 = 256;
+/// Header, producer and index page together.
+pub(crate) const CONTROL_BYTES: usize = 12288;
+
+/// Offsets inside the consumer table.
+pub(crate) const TABLE_JOINS: usize = 0;
+pub(crate) const TABLE_PARKED: usize = 64;
+pub(crate) const TABLE_HEADER_BYTES: usize = 128;
+/// Bytes of a consumer's slot: a pair of cache lines, so that neighbours never share one.
+pub(crate) const SLOT_BYTES: usize = 128;
+pub(crate) const SLOT_STATE: usize = 0;
+pub(crate) const SLOT_POSITION: usize = 8;
+pub(crate) const SLOT_SEQUENCE: usize = 16;
+pub(crate) const SLOT_PID: usize = 64;
+pub(crate) const SLOT_STALLS: usize = 72;
+pub(crate) const SLOT_MISSED: usize = 80;
+pub(crate) const SLOT_NAME: usize = 88;
+
+pub(crate) const FLAG_LOSSY: u32 = 1;
+pub(crate) const FLAG_PARKABLE: u32 = 2;
+pub(crate) const FLAG_EVICTABLE: u32 = 4;
+
+/// Bytes of the commit word in front of every payload.
+pub const RECORD_HEADER_BYTES: usize = 8;
+/// Smallest and largest capacity of a ring, bytes.
+pub const CAPACITY_MIN_BYTES: u64 = 4096;
+/// Largest capacity of a ring, bytes.
+pub const CAPACITY_MAX_BYTES: u64 = 1 << 40;
+/// Largest message that a record's 24-bit length can say, bytes.
+pub const MESSAGE_MAX_BYTES: usize = (1 << 24) - 1;
+/// Most consumer slots a ring can be created with.
+pub const CONSUMER_SLOTS_MAX: u32 = 1024;
+
+const _: () = {
+    assert!(HEADER_BYTES <= SMALL_PAGE_BYTES);
+    assert!(HEADER_CHECKED_BYTES == 84 + NAME_MAX_BYTES);
+    assert!(INDEX_PAGE == PRODUCER_PAGE + SMALL_PAGE_BYTES);
+    assert!(INDEX_PAGE + INDEX_ENTRIES as usize * 16 == CONTROL_BYTES);
+    assert!(SLOT_NAME + CONSUMER_NAME_MAX_BYTES == SLOT_BYTES);
+    assert!(TABLE_HEADER_BYTES.is_multiple_of(SLOT_BYTES));
+    assert!(MESSAGE_MAX_BYTES < u32::MAX as usize);
+};
+
+/// Where things are in one particular ring: the checked header, reduced to what the hot path needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    pub(crate) capacity: u64,
+    pub(crate) alignment: u64,
+    pub(crate) max_message: usize,
+    pub(crate) slots: usize,
+    pub(crate) table: usize,
+    pub(crate) data: usize,
+    pub(crate) file_bytes: usize,
+    pub(crate) lossy: bool,
+    pub(crate) parkable: bool,
+    pub(crate) evictable: bool,
+}
+
+impl Geometry {
+    /// Lays the regions out; the caller has checked the ranges.
+    pub(crate) fn new(granule: usize, capacity: u64, alignment: u64, slots: usize) -> Self {
+        let table = CONTROL_BYTES.next_multiple_of(granule);
+        let table_bytes = (TABLE_HEADER_BYTES + slots * SLOT_BYTES).next_multiple_of(granule);
+        let data = table + table_bytes;
+        Self {
+            capacity,
+            alignment,
+            max_message: Self::largest_message(capacity, alignment),
+            slots,
+            table,
+            data,
+            file_bytes: data + (capacity as usize).next_multiple_of(granule),
+            lossy: false,
+            parkable: false,
+            evictable: false,
+        }
+    }
+
+    /// The largest message for which a padding record, the record and the cleared word behind it
+    /// always fit in one lap: `2 × record + alignment <= capacity`.
+    pub(crate) fn largest_message(capacity: u64, alignment: u64) -> usize {
+        let record = (capacity - alignment) / 2 / alignment * alignment;
+        (record as usize - RECORD_HEADER_BYTES).min(MESSAGE_MAX_BYTES)
+    }
+
+    /// Bytes a payload of `len` occupies in the data, commit word and padding included.
+    #[inline(always)]
+    pub(crate) fn record_bytes(&self, len: usize) -> u64 {
+        (len as u64 + RECORD_HEADER_BYTES as u64 + self.alignment - 1) & !(self.alignment - 1)
+    }
+
+    /// File offset of a stream position.
+    #[inline(always)]
+    pub(crate) fn offset(&self, position: u64) -> usize {
+        self.data + (position & (self.capacity - 1)) as usize
+    }
+
+    /// First position of the next lap.
+    #[inline(always)]
+    pub(crate) fn lap_end(&self, position: u64) -> u64 {
+        (position & !(self.capacity - 1)) + self.capacity
+    }
+
+    /// How far the frontier runs ahead of the head: 1/64 of the ring, 16 KiB at most, so that the
+    /// housekeeping at each step is paid once in at least 128 messages on a ring of 1 MiB or more
+    /// (out of the way of p99), and little of the history is given up for it.
+    pub(crate) fn chunk(&self) -> u64 {
+        (self.capacity / 64).clamp(self.alignment, 16 * 1024)
+    }
+
+    /// Index entry that covers a position.
+    #[inline(always)]
+    pub(crate) fn index_entry(&self, position: u64) -> u64 {
+        (position & (self.capacity - 1)) * INDEX_ENTRIES / self.capacity
+    }
+
+    pub(crate) fn index_offset(&self, entry: u64) -> usize {
+        INDEX_PAGE + entry as usize * 16
+    }
+
+    pub(crate) fn slot_offset(&self, slot: usize) -> usize {
+        self.table + TABLE_HEADER_BYTES + slot * SLOT_BYTES
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regions_follow_each_other_without_overlap() {
+        for granule in [4096, 2 << 20] {
+            for slots in [1, 30, 31, 32, 1024] {
+                let g = Geometry::new(granule, 4096, 64, slots);
+                assert!(g.table >= CONTROL_BYTES && g.table.is_multiple_of(granule));
+                assert!(g.data >= g.slot_offset(slots - 1) + SLOT_BYTES);
+                assert!(g.data.is_multiple_of(granule) && g.file_bytes >= g.data + 4096);
+            }
+        }
+    }
+
+    #[test]
+    fn largest_message_leaves_room_for_padding_and_the_cleared_word() {
+        for alignment in [16, 32, 64, 128] {
+            let g = Geometry::new(4096, 4096, alignment, 1);
+            let record = g.record_bytes(g.max_message);
+            assert!(2 * record + alignment <= g.capacity);
+            assert!(2 * g.record_bytes(g.max_message + 1) + alignment > g.capacity);
+        }
+    }
+}

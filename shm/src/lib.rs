@@ -1,0 +1,88 @@
+//! The ring of gapless: one producer, any number of consumers, variable-length messages, in shared
+//! memory.
+//!
+//! * **One cache line.** A message of up to 56 bytes shares its line with the commit word that
+//!   publishes it: reading it costs one transfer between two cores.
+//! * **Broadcast.** Every consumer sees every message, in order, with its sequence number. A
+//!   lossless ring makes the producer wait for its consumers (it is told, never blocked); a lossy
+//!   one laps the slow and tells them exactly what they missed.
+//! * **Crash-safe.** Kill any process at any instant: what was committed stays, what was not is
+//!   never seen, a dead consumer holds nobody up, and a new producer carries on with the next
+//!   sequence number. Who is alive is the kernel's word (open-file-description locks), not a
+//!   timeout's.
+//! * **No trust.** Consumers map the data read-only. Every number read from shared memory is
+//!   checked before it is used: a damaged or hostile file gives an error.
+//!
+//! What it deliberately is not: there is no multi-producer ring (give every writer a stream of its
+//! own and merge), no allocation or system call per message, no thread, no daemon.
+//!
+//! ```
+//! use gapless_shm::{ConsumerOptions, RingOptions, Start};
+//! # let dir = tempfile::tempdir()?;
+//! let mut producer = RingOptions::new().directory(dir.path()).open("prices")?;
+//! let mut consumer = ConsumerOptions::new().directory(dir.path()).name("book").attach("prices")?;
+//!
+//! producer.try_publish(b"EURUSD 1.0832")?;
+//! let read = consumer.poll(64, |message| {
+//!     assert_eq!(message.sequence, 1);
+//!     assert_eq!(message.payload, b"EURUSD 1.0832");
+//! })?;
+//! assert_eq!(read, 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The file is described byte by byte in [`layout`].
+
+#[cfg(not(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    target_endian = "little"
+)))]
+compile_error!(
+    "gapless-shm needs 64-bit little-endian Linux: its layout and leases are built on it"
+);
+
+mod checkpoint;
+mod claim;
+mod consumer;
+#[cfg(not(loom))]
+mod directory;
+mod error;
+mod gate;
+mod header;
+#[cfg(not(loom))]
+mod heap;
+#[cfg(not(loom))]
+mod inspect;
+pub mod layout;
+#[cfg(not(loom))]
+mod lease;
+mod memory;
+#[cfg(not(loom))]
+mod options;
+mod producer;
+mod record;
+#[cfg(not(loom))]
+mod region;
+mod slot;
+mod sync;
+mod wait;
+
+pub use claim::{Batch, Claim};
+pub use consumer::{Consumer, Message, ProducerStatus, Start};
+#[cfg(not(loom))]
+pub use directory::{DEFAULT_DIRECTORY, default_directory, list, remove, ring_path};
+pub use error::{PollError, PublishError, RingError};
+pub use header::{Header, Mode, session_text};
+#[cfg(not(loom))]
+pub use heap::Heap;
+#[cfg(not(loom))]
+pub use inspect::{ConsumerInfo, Inspector, Record, Snapshot, Verified};
+pub use memory::Memory;
+#[cfg(not(loom))]
+pub use options::{ConsumerOptions, HeapRing, RingOptions};
+pub use producer::{ConsumerView, Producer};
+pub use record::Flags;
+#[cfg(not(loom))]
+pub use region::{HugePages, LockMemory, Mapped, Residency};
+pub use wait::{WaitStrategy, Waiter};

@@ -1,0 +1,451 @@
+//! The writing side of a ring: one per stream, never blocked, never allocating after set-up.
+//!
+//! The path of a message is: one comparison (is there room), the payload, one store that clears
+//! the next commit word if that was not done ahead, one release store that publishes. Everything
+//! else (scanning consumers, moving the frontier, checkpoint, index, wrapping) happens in
+//! [`make_room`](Producer::make_room), once a chunk.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+
+use crate::checkpoint::{self, Place, Step};
+use crate::claim::{Batch, Claim};
+use crate::error::{PublishError, RingError};
+use crate::gate::{Gate, add};
+use crate::layout::{
+    ABORTED_COUNT, FRONTIER, Geometry, PRODUCER_HEARTBEAT, PRODUCER_PID, PRODUCER_STARTS,
+    PRODUCER_STATE, RECORD_HEADER_BYTES, SLOT_PID, SLOT_POSITION, SLOT_SEQUENCE, TABLE_PARKED,
+    WAKE_EPOCH,
+};
+use crate::memory::Memory;
+use crate::record::{CommitWord, Flags};
+use crate::region::Mapped;
+use crate::slot::{SlotState, slot_name};
+use crate::sync::{Ordering, fence};
+
+/// Commit words are kept clear this many bytes ahead of the head. Clearing pulls the lines into
+/// this core's cache behind one message's commit, so that the next message finds them writable.
+/// Measured in ARCHITECTURE.md, "clearing ahead".
+const CLEAR_AHEAD_BYTES: u64 = 512;
+
+/// Producer states as they stand in the producer page.
+pub(crate) const STATE_ACTIVE: u64 = 1;
+pub(crate) const STATE_CLOSED: u64 = 2;
+
+/// The one writer of a ring.
+///
+/// `Send`, but not `Sync`: publishing takes `&mut self`, and a second producer of the same ring is
+/// refused when it attaches. Dropping it closes the stream in order: consumers that have read
+/// everything then see [`ProducerStatus::Closed`](crate::ProducerStatus::Closed).
+///
+/// ```
+/// use gapless_shm::{RingOptions, Start};
+///
+/// let (mut producer, ring) = RingOptions::new().capacity_bytes(4096).heap()?;
+/// let mut consumer = ring.subscribe("reader", Start::Oldest)?;
+/// assert_eq!(producer.try_publish(b"hello")?, 1);
+/// consumer.poll(10, |message| assert_eq!((message.sequence, message.payload), (1, &b"hello"[..])))?;
+///
+/// // A full ring is an answer, not a wait: the slow consumer is named.
+/// let refused = loop {
+///     if let Err(error) = producer.try_publish(&[0; 100]) {
+///         break error;
+///     }
+/// };
+/// assert!(refused.is_backpressure());
+/// assert_eq!(producer.slowest().unwrap().name, "reader");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Producer<M: Memory = Mapped> {
+    pub(crate) memory: M,
+    pub(crate) geometry: Geometry,
+    /// Where the next record goes, and its sequence.
+    pub(crate) head: Place,
+    /// A record may be written if it, and the word behind it, end at or below this.
+    limit: u64,
+    /// As last published: consumers take everything below `frontier - capacity` for gone.
+    frontier: u64,
+    /// All commit words from `head` to here are zero.
+    pub(crate) cleared: u64,
+    gate: Gate,
+    checkpoint_version: u64,
+    checkpointed: u64,
+    index_entry: u64,
+    not_sync: PhantomData<Cell<()>>,
+}
+
+/// A consumer as the producer sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumerView {
+    /// Slot number in the consumer table.
+    pub slot: usize,
+    /// Name given when it attached.
+    pub name: String,
+    /// Process id as that process saw it.
+    pub pid: u32,
+    /// Messages published but not yet passed by it.
+    pub lag_messages: u64,
+    /// Bytes of ring between it and the head.
+    pub lag_bytes: u64,
+}
+
+impl<M: Memory> Producer<M> {
+    /// Takes over the stream as its last producer left it. The caller holds the producer's lease.
+    pub(crate) fn start(memory: M, geometry: Geometry, pid: u32) -> Result<Self, RingError> {
+        let (version, mut head) =
+            checkpoint::read_checkpoint(&memory).ok_or(RingError::Unsteady)?;
+        head.check(&geometry)?;
+        let mut gate = Gate::new(geometry.slots);
+        // What was committed behind the last checkpoint is part of the stream. At most one lap.
+        let end = head.position.saturating_add(geometry.capacity);
+        while head.position < end {
+            match checkpoint::step(&memory, &geometry, &mut head) {
+                Step::Record(word) => head = head.after(&geometry, word),
+                Step::Head => break,
+                Step::Corrupt(word) => {
+                    return Err(RingError::Corrupt {
+                        position: head.position,
+                        word: word.0,
+                    });
+                }
+            }
+        }
+        gate.rescan(&memory, &geometry, head.position);
+        let frontier = memory
+            .word(FRONTIER)
+            .load(Ordering::Relaxed)
+            .max(head.position);
+        let mut producer = Self {
+            index_entry: geometry.index_entry(head.position),
+            cleared: head.position + geometry.alignment,
+            limit: 0, // the first publish takes the long way
+            frontier,
+            head,
+            gate,
+            checkpoint_version: version,
+            checkpointed: u64::MAX,
+            memory,
+            geometry,
+            not_sync: PhantomData,
+        };
+        producer.checkpoint();
+        let set = |offset, value| producer.memory.word(offset).store(value, Ordering::Relaxed);
+        set(PRODUCER_PID, u64::from(pid));
+        set(PRODUCER_STATE, STATE_ACTIVE);
+        add(&producer.memory, PRODUCER_STARTS);
+        Ok(producer)
+    }
+
+    /// Sequence number that the next message will get.
+    pub fn next_sequence(&self) -> u64 {
+        self.head.sequence
+    }
+
+    /// Largest message this ring takes in one record, bytes.
+    pub fn max_message_bytes(&self) -> usize {
+        self.geometry.max_message
+    }
+
+    /// Publishes a copy of `payload` and returns its sequence number. Never blocks.
+    ///
+    /// # Errors
+    /// [`PublishError::Backpressure`] if a gating consumer is a whole ring behind (lossless rings
+    /// only), [`PublishError::TooLong`] beyond [`max_message_bytes`](Self::max_message_bytes).
+    #[inline]
+    pub fn try_publish(&mut self, payload: &[u8]) -> Result<u64, PublishError> {
+        self.try_publish_flagged(payload, Flags::WHOLE)
+    }
+
+    /// As [`try_publish`](Self::try_publish), for one fragment of a longer message.
+    ///
+    /// # Errors
+    /// As for [`try_publish`](Self::try_publish).
+    #[inline]
+    pub fn try_publish_flagged(
+        &mut self,
+        payload: &[u8],
+        flags: Flags,
+    ) -> Result<u64, PublishError> {
+        let end = self.reserve(payload.len())?;
+        let offset = self.geometry.offset(self.head.position) + RECORD_HEADER_BYTES;
+        // SAFETY: `reserve` made sure that the record lies between head and frontier; `&mut self`
+        // of the one producer makes the access exclusive, but for validating readers.
+        unsafe { self.memory.copy_in(offset, payload) };
+        Ok(self.commit(end, payload.len(), flags))
+    }
+
+    /// Claims `len` bytes in the ring to write a message in place; nothing is published before
+    /// [`Claim::commit`], and dropping the claim gives the room back.
+    ///
+    /// # Errors
+    /// As for [`try_publish`](Self::try_publish).
+    #[inline]
+    pub fn claim(&mut self, len: usize) -> Result<Claim<'_, M>, PublishError> {
+        self.reserve(len)?;
+        Ok(Claim::new(self, len))
+    }
+
+    /// Starts a batch: its messages appear together, by one store, or (dropped, or killed) not at
+    /// all.
+    pub fn batch(&mut self) -> Batch<'_, M> {
+        Batch::new(self)
+    }
+
+    /// Room for a record of `len` bytes at the head. Returns where the record ends. Moves the head
+    /// over padding if the lap has no room left.
+    #[inline(always)]
+    fn reserve(&mut self, len: usize) -> Result<u64, PublishError> {
+        let end = self.head.position + self.geometry.record_bytes(len);
+        if end + self.geometry.alignment > self.limit || len > self.geometry.max_message {
+            return self.make_room(len);
+        }
+        Ok(end)
+    }
+
+    /// The long way: wrap, move the frontier, look at the consumers.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self, len: usize) -> Result<u64, PublishError> {
+        let (start, end) = self.span(self.head.position, len)?;
+        self.advance(end + self.geometry.alignment)?;
+        if start != self.head.position {
+            self.publish_word(start, CommitWord::padding(self.head.sequence));
+            self.head.position = start;
+        }
+        let lap_limit = self.geometry.lap_end(start) + self.geometry.alignment;
+        self.limit = self.frontier.min(lap_limit);
+        Ok(end)
+    }
+
+    /// Start and end of a record of `len` bytes if the last one ended at `position`: at the next
+    /// lap if this one has no room for it in one piece.
+    #[inline]
+    pub(crate) fn span(&self, position: u64, len: usize) -> Result<(u64, u64), PublishError> {
+        if len > self.geometry.max_message {
+            return Err(PublishError::TooLong {
+                len,
+                max: self.geometry.max_message,
+            });
+        }
+        let record = self.geometry.record_bytes(len);
+        let lap_end = self.geometry.lap_end(position);
+        let start = if position + record > lap_end {
+            lap_end
+        } else {
+            position
+        };
+        Ok((start, start + record))
+    }
+
+    /// Makes sure that everything below `need` may be written: that is, lies below a published
+    /// frontier, and no gating consumer is a whole ring behind it.
+    pub(crate) fn advance(&mut self, need: u64) -> Result<(), PublishError> {
+        if self.head.position != self.checkpointed {
+            self.checkpoint();
+        }
+        if need <= self.frontier {
+            return Ok(());
+        }
+        let (memory, g, head) = (&self.memory, &self.geometry, self.head.position);
+        if g.lossy {
+            self.store_frontier(need + g.chunk());
+            return Ok(());
+        }
+        if need > self.gate.limit() {
+            self.gate.rescan(memory, g, head);
+            while need > self.gate.limit() {
+                if !self.gate.refuse(memory, g) {
+                    return Err(PublishError::Backpressure {
+                        slot: self.gate.slowest() as u32,
+                    });
+                }
+                self.gate.rescan(memory, g, head);
+            }
+        }
+        let before = self.frontier;
+        self.store_frontier((need + g.chunk()).min(self.gate.limit()));
+        let (memory, g) = (&self.memory, &self.geometry);
+        if self.gate.rescan_if_joined(memory, g, head) {
+            // A consumer joined between our scan and our claim, at a place that it may have
+            // checked against the old frontier: fall back to what it allows.
+            if need > self.gate.limit() {
+                self.store_frontier(before);
+                return Err(PublishError::Backpressure {
+                    slot: self.gate.slowest() as u32,
+                });
+            }
+            self.store_frontier(self.frontier.min(self.gate.limit()));
+        }
+        self.gate.found_room();
+        Ok(())
+    }
+
+    /// Tells consumers that everything below `frontier` may be written from now on.
+    fn store_frontier(&mut self, frontier: u64) {
+        self.frontier = frontier;
+        // Relaxed: the fence orders it.
+        self.memory
+            .word(FRONTIER)
+            .store(frontier, Ordering::Relaxed);
+        // pairs with: FRONTIER. Whoever copies a byte that we write from now on sees, behind its
+        // acquire fence, this frontier. pairs with: JOIN (SeqCst): a joiner that the scan behind
+        // this misses sees this frontier.
+        #[cfg(not(weaken_frontier))]
+        fence(Ordering::SeqCst);
+    }
+
+    /// Writes where the stream stands.
+    fn checkpoint(&mut self) {
+        self.checkpointed = self.head.position;
+        self.checkpoint_version += 1;
+        checkpoint::write_checkpoint(&self.memory, self.checkpoint_version, self.head);
+        let entry = self.geometry.index_entry(self.head.position);
+        if entry != self.index_entry {
+            self.index_entry = entry;
+            checkpoint::write_index(&self.memory, &self.geometry, self.head);
+        }
+    }
+
+    /// Publishes the record at the head, which ends at `end`.
+    #[inline(always)]
+    pub(crate) fn commit(&mut self, end: u64, len: usize, flags: Flags) -> u64 {
+        let sequence = self.head.sequence;
+        self.publish_word(end, CommitWord::message(sequence, len, flags));
+        self.head = Place {
+            position: end,
+            sequence: sequence + 1,
+        };
+        self.after_commit();
+        sequence
+    }
+
+    /// Clears the commit word at `end`, unless that is done, and then publishes the head's.
+    #[inline(always)]
+    pub(crate) fn publish_word(&mut self, end: u64, word: CommitWord) {
+        self.clear_next(end);
+        #[cfg(not(weaken_commit))]
+        let order = Ordering::Release;
+        #[cfg(weaken_commit)]
+        let order = Ordering::Relaxed;
+        // pairs with: COMMIT. Shows the payload, and the cleared word behind it.
+        self.memory
+            .word(self.geometry.offset(self.head.position))
+            .store(word.0, order);
+    }
+
+    /// No record may become visible before the word behind it is clear: readers look there next.
+    #[inline(always)]
+    pub(crate) fn clear_next(&mut self, end: u64) {
+        if end >= self.cleared {
+            // Relaxed: ordered by the commit that follows.
+            self.memory
+                .word(self.geometry.offset(end))
+                .store(0, Ordering::Relaxed);
+            self.cleared = end + self.geometry.alignment;
+        }
+    }
+
+    /// What is better done behind a message's publication than in front of the next.
+    #[inline(always)]
+    pub(crate) fn after_commit(&mut self) {
+        let target = (self.head.position + CLEAR_AHEAD_BYTES).min(self.frontier);
+        while self.cleared < target {
+            // Relaxed: ordered by a later commit.
+            self.memory
+                .word(self.geometry.offset(self.cleared))
+                .store(0, Ordering::Relaxed);
+            self.cleared += self.geometry.alignment;
+        }
+        if self.geometry.parkable {
+            self.wake_parked();
+        }
+    }
+
+    /// Wakes sleeping consumers, if there are any.
+    fn wake_parked(&mut self) {
+        fence(Ordering::SeqCst); // pairs with: PARK. Either it sees the message or we see it parked.
+        let parked = self.memory.word(self.geometry.table + TABLE_PARKED);
+        if parked.load(Ordering::Relaxed) != 0 {
+            // Relaxed: ordered before the epoch by its release.
+            parked.store(0, Ordering::Relaxed);
+            self.memory.word(WAKE_EPOCH).fetch_add(1, Ordering::Release); // pairs with: EPOCH
+            self.memory.wake(WAKE_EPOCH);
+        }
+    }
+
+    /// Takes only the head's own commit word for clear from now on.
+    pub(crate) fn forget_cleared(&mut self) {
+        self.cleared = self.head.position + self.geometry.alignment;
+    }
+
+    /// Forgets what an abandoned claim or batch wrote behind the head's own commit word.
+    pub(crate) fn abort(&mut self) {
+        self.forget_cleared();
+        add(&self.memory, ABORTED_COUNT);
+    }
+
+    /// Records the time at which the producer was last known to be running, for inspection. Agents
+    /// call it from their duty cycle; liveness does not depend on it.
+    pub fn heartbeat(&mut self, unix_ns: u64) {
+        // Relaxed: only shown to people.
+        self.memory
+            .word(PRODUCER_HEARTBEAT)
+            .store(unix_ns, Ordering::Relaxed);
+    }
+
+    /// The slowest gating consumer now, and how far behind it is; `None` without one.
+    pub fn slowest(&mut self) -> Option<ConsumerView> {
+        self.gate
+            .rescan(&self.memory, &self.geometry, self.head.position);
+        if self.gate.limit() == u64::MAX {
+            return None;
+        }
+        let slot = self.gate.slowest();
+        let field = |field| {
+            let offset = self.geometry.slot_offset(slot) + field;
+            self.memory.word(offset).load(Ordering::Relaxed) // shown to people, compared with nothing
+        };
+        Some(ConsumerView {
+            slot,
+            name: slot_name(&self.memory, &self.geometry, slot),
+            pid: field(SLOT_PID) as u32,
+            lag_messages: self.head.sequence.saturating_sub(field(SLOT_SEQUENCE)),
+            lag_bytes: self.head.position.saturating_sub(field(SLOT_POSITION)),
+        })
+    }
+
+    /// Throws the consumer of a slot out, so that it no longer holds the producer up; its next poll
+    /// returns [`PollError::Evicted`](crate::PollError::Evicted). False if there is none.
+    ///
+    /// # Errors
+    /// [`PublishError::NotEvictable`] unless the ring was created
+    /// [`evictable`](crate::RingOptions::evictable): consumers of other rings hold slices of it,
+    /// which must not change under them. (End such a process instead: its lease falls with it.)
+    pub fn evict(&mut self, slot: usize) -> Result<bool, PublishError> {
+        if !self.geometry.evictable {
+            return Err(PublishError::NotEvictable);
+        }
+        if slot >= self.geometry.slots {
+            return Ok(false);
+        }
+        let state = SlotState::load(&self.memory, &self.geometry, slot);
+        let gating = state.is_gating();
+        Ok(gating && state.replace(&self.memory, &self.geometry, slot, state.evicted()))
+    }
+}
+
+impl<M: Memory> Drop for Producer<M> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return; // not closed in order: readers see a producer that died
+        }
+        self.checkpoint();
+        // pairs with: CLOSED. Whoever sees this sees every message.
+        self.memory
+            .word(PRODUCER_STATE)
+            .store(STATE_CLOSED, Ordering::Release);
+        if self.geometry.parkable {
+            self.wake_parked();
+        }
+    }
+}
