@@ -1,1 +1,59 @@
-//! gapless
+//! gapless: every consumer sees the same messages, in the same order, without a gap.
+//!
+//! A **stream** is one totally ordered sequence of messages written by one publisher. On one host
+//! it lives in a shared-memory ring: [`Publisher::open`] and [`Subscriber::open`] with the same
+//! address, in any two processes (or threads), in any order of start.
+//!
+//! ```
+//! use gapless::{Publisher, Subscriber};
+//! # let dir = tempfile::tempdir()?;
+//! # let address = format!("shm:orders?capacity=64K&dir={}", dir.path().display());
+//! // let address = "shm:orders";
+//! let mut publisher = Publisher::open(&address)?;
+//! let mut subscriber = Subscriber::open(&address)?;
+//!
+//! publisher.try_publish(b"buy 100 SBER")?;
+//! let handled = subscriber.poll(64, |message| {
+//!     assert_eq!((message.sequence, message.payload), (1, &b"buy 100 SBER"[..]));
+//! })?;
+//! assert_eq!(handled, 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | to | use |
+//! |---|---|
+//! | write a stream | [`Publisher`]; larger messages as [`Fragments`] |
+//! | read a stream | [`Subscriber`]; whole large messages by a [`Reassembler`] |
+//! | read many streams fairly | [`Merge`] |
+//! | name a stream and its options | [`Address`] |
+//! | run a duty cycle on a pinned, named thread | [`Agent`], [`AgentRunner`] |
+//! | measure time across processes | [`TscClock`] |
+//! | everything about the ring itself | [`shm`] |
+//!
+//! Not here: brokers, daemons, background threads. Nothing on the path of a message allocates,
+//! locks, logs or makes a system call.
+
+#![forbid(unsafe_code)]
+
+mod address;
+mod agent;
+mod clock;
+mod cpu;
+mod error;
+mod fragment;
+mod merge;
+mod publisher;
+mod subscriber;
+
+pub use address::{Address, ShmAddress};
+pub use agent::{Agent, AgentRunner, RunnerOptions};
+pub use clock::{Calibration, Clock, ManualClock, TscClock};
+pub use cpu::{available_cores, pin_current_thread};
+pub use error::{AddressError, Error, PinError};
+pub use fragment::{Fragments, Part, Reassembler};
+/// The ring itself, for those who want more of it than [`Publisher`] and [`Subscriber`] offer.
+pub use gapless_shm as shm;
+pub use gapless_shm::{Flags, Message, PollError, PublishError, WaitStrategy, Waiter};
+pub use merge::{Merge, MergeError};
+pub use publisher::Publisher;
+pub use subscriber::Subscriber;

@@ -1,0 +1,333 @@
+//! Channel addresses: one string names a stream and its options, for the library and the command
+//! line alike.
+//!
+//! ```text
+//! shm:NAME?option=value&option=value
+//! ```
+//!
+//! | option | value | side |
+//! |---|---|---|
+//! | `dir` | directory of the ring | both |
+//! | `capacity` | bytes, with `K`, `M`, `G` for powers of 1,024 | publisher |
+//! | `align` | 16, 32, 64, 128 | publisher |
+//! | `max` | largest record, bytes (`K`, `M` as above) | publisher |
+//! | `slots` | consumer slots | publisher |
+//! | `mode` | `lossless`, `lossy` | publisher |
+//! | `parkable`, `evictable` | `yes`, `no` | publisher |
+//! | `first` | first sequence of a new ring | publisher |
+//! | `filemode` | octal, as 0640 | publisher |
+//! | `from` | `oldest`, `now`, or a sequence | subscriber |
+//! | `name` | shown to whoever asks who is slow | subscriber |
+//! | `observe` | `yes`: no slot, holds nobody up | subscriber |
+//! | `wait` | `spin`, `yield`, `park` | subscriber |
+//! | `prefault` | `yes`, `no` | both |
+//! | `lock` | `never`, `permitted`, `required` | both |
+//! | `huge` | `default`, `transparent`, `required` | both |
+//!
+//! A side ignores the options of the other, so that both may use one string.
+
+use std::fmt;
+use std::str::FromStr;
+
+use gapless_shm::{
+    ConsumerOptions, HugePages, LockMemory, Mode, RingOptions, Start, WaitStrategy, ring_path,
+};
+
+use crate::error::AddressError;
+
+/// A channel address, parsed.
+///
+/// ```
+/// use gapless::Address;
+/// let address: Address = "shm:orders?capacity=64M&mode=lossy".parse()?;
+/// assert_eq!(address.name(), "orders");
+/// let error = "shm:orders?capacity=64Q".parse::<Address>().unwrap_err();
+/// assert_eq!((error.start, error.len), (20, 3)); // points at `64Q`
+/// # Ok::<(), gapless::AddressError>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Address {
+    /// A ring on this host.
+    Shm(ShmAddress),
+}
+
+/// The address of a ring, and how to open it on either side.
+#[derive(Clone, Debug)]
+pub struct ShmAddress {
+    text: String,
+    name: String,
+    pub(crate) ring: RingOptions,
+    pub(crate) consumer: ConsumerOptions,
+    pub(crate) wait: WaitStrategy,
+}
+
+impl Address {
+    /// The stream's name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Shm(shm) => &shm.name,
+        }
+    }
+}
+
+impl ShmAddress {
+    /// The stream's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How a publisher opens it.
+    pub fn ring_options(&self) -> &RingOptions {
+        &self.ring
+    }
+
+    /// How a subscriber opens it.
+    pub fn consumer_options(&self) -> &ConsumerOptions {
+        &self.consumer
+    }
+
+    /// How a subscriber waits.
+    pub fn wait_strategy(&self) -> WaitStrategy {
+        self.wait
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shm(shm) => f.write_str(&shm.text),
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let input = Input { text };
+        let Some((scheme, rest)) = text.split_once(':') else {
+            return Err(input.error(text, "an address starts with its kind, as in shm:NAME"));
+        };
+        match scheme {
+            "shm" => Ok(Self::Shm(input.shm(rest)?)),
+            _ => Err(input.error(scheme, "unknown kind of address; known: shm")),
+        }
+    }
+}
+
+/// The whole text, to point into.
+struct Input<'a> {
+    text: &'a str,
+}
+
+impl Input<'_> {
+    /// An error about `part`, which is a slice of the text.
+    fn error(&self, part: &str, reason: impl Into<String>) -> AddressError {
+        let bytes = (part.as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize);
+        AddressError {
+            address: self.text.to_owned(),
+            reason: reason.into(),
+            start: self
+                .text
+                .get(..bytes)
+                .map_or(0, |before| before.chars().count()),
+            len: part.chars().count(),
+        }
+    }
+
+    fn shm(&self, rest: &str) -> Result<ShmAddress, AddressError> {
+        let (name, options) = rest.split_once('?').unwrap_or((rest, ""));
+        if let Err(error) = ring_path("".as_ref(), name) {
+            return Err(self.error(name, error.to_string()));
+        }
+        let mut address = ShmAddress {
+            text: self.text.to_owned(),
+            name: name.to_owned(),
+            ring: RingOptions::new(),
+            consumer: ConsumerOptions::new(),
+            wait: WaitStrategy::default(),
+        };
+        let mut seen: Vec<&str> = Vec::new();
+        for option in options.split('&').filter(|option| !option.is_empty()) {
+            let Some((key, value)) = option.split_once('=') else {
+                return Err(self.error(option, "an option is written key=value"));
+            };
+            if seen.contains(&key) {
+                return Err(self.error(option, format!("option {key} is given twice")));
+            }
+            seen.push(key);
+            self.set(&mut address, key, value)?;
+        }
+        Ok(address)
+    }
+
+    fn set(&self, address: &mut ShmAddress, key: &str, value: &str) -> Result<(), AddressError> {
+        let ring = address.ring.clone();
+        let consumer = address.consumer.clone();
+        match key {
+            "capacity" => address.ring = ring.capacity_bytes(self.bytes(value)?),
+            "align" => address.ring = ring.alignment_bytes(self.bytes(value)?),
+            "max" => address.ring = ring.max_message_bytes(self.bytes(value)?),
+            "slots" => address.ring = ring.consumer_slots(self.number(value)?),
+            "mode" => {
+                let modes = [("lossless", Mode::Lossless), ("lossy", Mode::Lossy)];
+                address.ring = ring.mode(self.word(value, &modes)?);
+            }
+            "parkable" => address.ring = ring.parkable(self.yes(value)?),
+            "evictable" => address.ring = ring.evictable(self.yes(value)?),
+            "first" => address.ring = ring.first_sequence(self.number(value)?),
+            "filemode" => address.ring = ring.file_mode(self.octal(value)?),
+            "from" => address.consumer = consumer.start(self.start(value)?),
+            "name" => address.consumer = consumer.name(value),
+            "observe" => address.consumer = consumer.observer(self.yes(value)?),
+            "wait" => {
+                let strategies = [
+                    ("spin", WaitStrategy::BusySpin),
+                    ("yield", WaitStrategy::SpinYield),
+                    ("park", WaitStrategy::Park),
+                ];
+                address.wait = self.word(value, &strategies)?;
+            }
+            "dir" if value.is_empty() => return Err(self.error(value, "dir= needs a directory")),
+            "dir" => {
+                address.ring = ring.directory(value);
+                address.consumer = consumer.directory(value);
+            }
+            "prefault" => {
+                let prefault = self.yes(value)?;
+                address.ring = ring.prefault(prefault);
+                address.consumer = consumer.prefault(prefault);
+            }
+            "lock" => {
+                let locks = [
+                    ("never", LockMemory::Never),
+                    ("permitted", LockMemory::IfPermitted),
+                    ("required", LockMemory::Required),
+                ];
+                let lock = self.word(value, &locks)?;
+                address.ring = ring.lock_memory(lock);
+                address.consumer = consumer.lock_memory(lock);
+            }
+            "huge" => {
+                let kinds = [
+                    ("default", HugePages::Default),
+                    ("transparent", HugePages::Transparent),
+                    ("required", HugePages::Required),
+                ];
+                let huge = self.word(value, &kinds)?;
+                address.ring = ring.huge_pages(huge);
+                address.consumer = consumer.huge_pages(huge);
+            }
+            _ => {
+                return Err(self.error(
+                    key,
+                    "unknown option; known: dir, capacity, align, max, slots, mode, parkable, \
+                     evictable, first, filemode, from, name, observe, wait, prefault, lock, huge",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn number<T: FromStr>(&self, value: &str) -> Result<T, AddressError> {
+        value
+            .parse()
+            .map_err(|_| self.error(value, "not a number in range"))
+    }
+
+    /// Bytes, with K, M or G for powers of 1,024.
+    fn bytes(&self, value: &str) -> Result<u64, AddressError> {
+        let digits = value.trim_end_matches(['K', 'M', 'G']);
+        let shift = match &value[digits.len()..] {
+            "" => 0,
+            "K" => 10,
+            "M" => 20,
+            "G" => 30,
+            _ => return Err(self.error(value, "one of K, M, G at most may follow the number")),
+        };
+        digits
+            .parse::<u64>()
+            .ok()
+            .and_then(|number| number.checked_mul(1 << shift))
+            .ok_or_else(|| self.error(value, "not a number of bytes, as 4096, 64K, 16M or 1G"))
+    }
+
+    fn octal(&self, value: &str) -> Result<u32, AddressError> {
+        match u32::from_str_radix(value, 8) {
+            Ok(mode) if mode <= 0o777 => Ok(mode),
+            _ => Err(self.error(value, "not a file mode, as 0600 or 0660")),
+        }
+    }
+
+    fn yes(&self, value: &str) -> Result<bool, AddressError> {
+        self.word(value, &[("yes", true), ("no", false)])
+    }
+
+    fn word<T: Copy>(&self, value: &str, words: &[(&str, T)]) -> Result<T, AddressError> {
+        let known = words.iter().find(|(word, _)| *word == value);
+        known.map(|(_, meaning)| *meaning).ok_or_else(|| {
+            let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+            self.error(value, format!("expected one of: {}", words.join(", ")))
+        })
+    }
+
+    fn start(&self, value: &str) -> Result<Start, AddressError> {
+        match value {
+            "oldest" => Ok(Start::Oldest),
+            "now" => Ok(Start::Now),
+            _ => value
+                .parse()
+                .map(Start::Sequence)
+                .map_err(|_| self.error(value, "expected oldest, now or a sequence number")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_point_at_the_offending_part() {
+        for (text, part) in [
+            ("orders", "orders"),
+            ("tcp:orders", "tcp"),
+            ("shm:", ""),
+            ("shm:../x", "../x"),
+            ("shm:x?capacity", "capacity"),
+            ("shm:x?capacity=1T", "1T"),
+            ("shm:x?capacity=1KK", "1KK"),
+            (
+                "shm:x?capacity=99999999999999999999",
+                "99999999999999999999",
+            ),
+            ("shm:x?mode=fast", "fast"),
+            ("shm:x?slots=-1", "-1"),
+            ("shm:x?colour=red", "colour"),
+            ("shm:x?from=then", "then"),
+            ("shm:x?filemode=0888", "0888"),
+            ("shm:x?name=a&name=b", "name=b"),
+            ("shm:x?dir=&name=é", ""),
+        ] {
+            let error = text.parse::<Address>().expect_err(text);
+            let pointed: String = text.chars().skip(error.start).take(error.len).collect();
+            assert_eq!(pointed, part, "{error}");
+            assert!(error.to_string().contains('^'));
+        }
+    }
+
+    #[test]
+    fn both_sides_may_use_one_string() {
+        let text = "shm:a.b-C_1?capacity=64K&align=16&max=1000&slots=8&mode=lossy&parkable=yes\
+                    &evictable=no&first=7&filemode=0660&from=12&name=book&observe=no&wait=park\
+                    &dir=/tmp&prefault=no&lock=never&huge=transparent";
+        let address: Address = text.parse().unwrap();
+        assert_eq!(
+            (address.name(), address.to_string().as_str()),
+            ("a.b-C_1", text)
+        );
+        let Address::Shm(shm) = address;
+        assert_eq!(shm.wait_strategy(), WaitStrategy::Park);
+    }
+}

@@ -1,0 +1,38 @@
+//! Cores: which there are, and pinning a thread to one.
+
+use core_affinity::CoreId;
+
+use crate::error::PinError;
+
+/// Cores that this process may use, by number; empty if the system does not tell.
+pub fn available_cores() -> Vec<usize> {
+    core_affinity::get_core_ids()
+        .unwrap_or_default()
+        .into_iter()
+        .map(|core| core.id)
+        .collect()
+}
+
+/// Pins the calling thread to a core.
+///
+/// ```
+/// let cores = gapless::available_cores();
+/// gapless::pin_current_thread(cores[0])?;
+/// assert!(gapless::pin_current_thread(100_000).is_err());
+/// # Ok::<(), gapless::PinError>(())
+/// ```
+///
+/// # Errors
+/// [`PinError::NotAvailable`] names the cores that could be had; [`PinError::Refused`] if the
+/// system says no all the same.
+pub fn pin_current_thread(core: usize) -> Result<(), PinError> {
+    let available = available_cores();
+    if !available.contains(&core) {
+        return Err(PinError::NotAvailable { core, available });
+    }
+    if core_affinity::set_for_current(CoreId { id: core }) {
+        Ok(())
+    } else {
+        Err(PinError::Refused { core })
+    }
+}
