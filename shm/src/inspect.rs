@@ -308,32 +308,32 @@ impl Inspector {
                 checkpoint::indexed(&self.memory, &self.geometry, newest).collect();
             indexed.sort_by_key(|place| place.position);
             let mut last = start.position;
+            // Where the next record starts, unless padding stands there.
+            let mut behind = start.position;
             let (end, walked) = self.walk(start, u64::MAX, &mut |record| {
                 let Message {
                     sequence, payload, ..
                 } = record.message;
-                let here = indexed
+                let here = [behind, record.position];
+                for place in indexed
                     .iter()
-                    .find(|place| place.position == record.position);
-                if let Some(place) = here.filter(|place| place.sequence != sequence) {
+                    .filter(|place| here.contains(&place.position) && place.sequence != sequence)
+                {
                     let problem = format!(
                         "index says sequence {} at {}, the record {sequence}",
                         place.sequence, place.position
                     );
                     result.problems.push(problem);
                 }
-                let skipped = indexed.iter().any(|place| {
-                    place.position > last
-                        && place.position < record.position
-                        && place.sequence >= sequence
-                });
-                if skipped && here.is_none() {
-                    result.problems.push(format!(
-                        "index entry before position {} names no record",
-                        record.position
-                    ));
+                let between = |place: &&Place| {
+                    (last..record.position).contains(&place.position) && place.position != behind
+                };
+                for place in indexed.iter().filter(between) {
+                    let problem = format!("index entry {} names no record", place.position);
+                    result.problems.push(problem);
                 }
-                last = record.position;
+                last = record.position + 1;
+                behind = record.position + self.geometry.record_bytes(payload.len());
                 result.records += 1;
                 result.bytes += payload.len() as u64;
                 progress(result.records);
