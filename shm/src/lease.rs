@@ -30,6 +30,18 @@ pub(crate) fn acquire(file: &File, byte: usize) -> io::Result<bool> {
     }
 }
 
+/// Gives back every lease taken through this open file, at once: a process that is being forked off at
+/// this moment holds a copy of the open file until it executes, and must not keep them alive.
+pub(crate) fn release(file: &File) {
+    let all = libc::flock {
+        l_type: libc::F_UNLCK as libc::c_short,
+        l_len: 0, // to the end, wherever that is
+        ..lock_on(0)
+    };
+    // A failure leaves the leases to the closing of the file.
+    let _ = fcntl(file, FcntlArg::F_OFD_SETLK(&all));
+}
+
 /// Whether another open file holds the lease on a byte. An error counts as held: nothing may be
 /// taken from an owner on a doubt.
 pub(crate) fn held_by_another(file: &File, byte: usize) -> bool {

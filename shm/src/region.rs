@@ -74,7 +74,6 @@ pub(crate) enum Protection {
 /// A ring's file, mapped.
 pub struct Mapped {
     base: NonNull<u8>,
-    // Dropped in this order: nothing may be reachable once the leases of the file have fallen.
     map: MmapRaw,
     file: File,
     residency: Residency,
@@ -201,6 +200,12 @@ impl Mapped {
         debug_assert!(offset + len <= self.map.len());
         // SAFETY: offsets come from the checked geometry, whose regions end within the mapping.
         unsafe { self.base.as_ptr().add(offset) }
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        lease::release(&self.file);
     }
 }
 
