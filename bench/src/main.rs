@@ -1,1 +1,191 @@
-fn main() {}
+//! `gapless-bench`: how fast the ring is, against the physical limit and against its peers, measured
+//! in one interleaved run.
+//!
+//! The rules: both sides pinned; warmed up; every sample in a histogram; the timer's own cost stated;
+//! medians of several rounds with the extremes beside them; paced load measured from the intended
+//! send time; results compared only between runs of the same core-to-core class.
+
+mod clock;
+mod control;
+mod floor;
+mod host;
+mod line;
+mod link;
+mod mapping;
+mod partner;
+mod probe;
+mod report;
+mod ring;
+mod roundtrip;
+mod run;
+mod scenario;
+mod suite;
+mod throughput;
+
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use crate::clock::Clock;
+use crate::host::Host;
+use crate::report::Report;
+use crate::run::Plan;
+use crate::scenario::{Case, Span};
+
+/// Rounds of a full and of a quick measurement.
+const ROUNDS: u32 = 5;
+const ROUNDS_QUICK: u32 = 3;
+
+/// Measures gapless against the physical limit of this machine and against its peers.
+#[derive(Parser)]
+#[command(
+    name = "gapless-bench",
+    version,
+    args_conflicts_with_subcommands = true
+)]
+#[command(
+    after_help = "Suites:\n  ipc    the ring between two processes of one host, its floor \
+                        and its peers\n\nExample:\n  gapless-bench ipc --quick --json ipc.jsonl"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    measure: Measure,
+}
+
+#[derive(clap::Args)]
+struct Measure {
+    /// What to measure.
+    #[arg(required = true, value_parser = suite::names())]
+    suite: Option<String>,
+    /// Shorter runs, fewer rounds: ends within two minutes.
+    #[arg(long)]
+    quick: bool,
+    /// Only cases whose name contains this text, and the floors that they are judged by.
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
+    /// Rounds; each runs every case once.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: Option<u32>,
+    /// Writes one JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Writes a plot of the latency percentiles.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Lists the cases and runs none.
+    #[arg(long)]
+    list: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The other side of a run.
+    #[command(name = "__partner", hide = true)]
+    Partner(partner::Brief),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Some(Command::Partner(brief)) => partner::run(&brief),
+        None => measure(&cli.measure),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gapless-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(args: &Measure) -> Result<()> {
+    let suite = args.suite.as_deref().unwrap_or_default();
+    let cases = select(suite::cases(suite)?, &args.only)?;
+    if args.list {
+        cases.iter().for_each(|case| println!("{}", case.name));
+        return Ok(());
+    }
+    let clock = Clock::calibrate();
+    let host = Host::probe(clock);
+    println!("{}", host.line());
+    if host.cores == 1 {
+        println!(
+            "one core: both sides take turns on it, so every figure below is the scheduler's, \
+             not the ring's"
+        );
+    }
+    let plan = Plan {
+        suite: suite.to_owned(),
+        clock,
+        span: if args.quick { Span::QUICK } else { Span::FULL },
+        rounds: args
+            .rounds
+            .unwrap_or(if args.quick { ROUNDS_QUICK } else { ROUNDS }),
+        quick: args.quick,
+        cores: cores(),
+    };
+    let runs = run::rounds(&plan, &cases, progress)?;
+    progress("");
+    let report = Report::new(host, clock, suite, &cases, &runs)?;
+    println!("{}", report.table());
+    if let Some(path) = &args.json {
+        write(path, |out| report.write_json(out))?;
+    }
+    Ok(())
+}
+
+/// The first two cores that this process may run on; the same one twice if there is but one.
+fn cores() -> [usize; 2] {
+    let ids = core_affinity::get_core_ids().unwrap_or_default();
+    let first = ids.first().map_or(0, |core| core.id);
+    [first, ids.get(1).map_or(first, |core| core.id)]
+}
+
+/// The cases whose names contain one of `only`, and what they are compared with.
+fn select(cases: Vec<Case>, only: &[String]) -> Result<Vec<Case>> {
+    if only.is_empty() {
+        return Ok(cases);
+    }
+    let asked = |case: &Case| only.iter().any(|text| case.name.contains(text));
+    let wanted: Vec<String> = cases
+        .iter()
+        .filter(|case| asked(case))
+        .flat_map(|case| {
+            [
+                Some(case.name.clone()),
+                case.floor.clone(),
+                case.rival.clone(),
+            ]
+        })
+        .flatten()
+        .collect();
+    anyhow::ensure!(!wanted.is_empty(), "no case contains {}", only.join(" or "));
+    Ok(cases
+        .into_iter()
+        .filter(|case| wanted.contains(&case.name))
+        .collect())
+}
+
+/// Shows what is going on, on a terminal only; an empty text wipes it.
+fn progress(text: &str) {
+    let mut out = std::io::stderr();
+    if out.is_terminal() {
+        // A terminal that cannot be written to misses nothing but this line.
+        let _ = write!(out, "\r\x1b[K{text}").and_then(|()| out.flush());
+    }
+}
+
+fn write(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
+    let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
+    let mut out = BufWriter::new(file);
+    fill(&mut out)?;
+    out.flush()
+        .with_context(|| format!("write {}", path.display()))
+}

@@ -1,0 +1,286 @@
+//! Results: medians over the rounds, ratios to the floor of the same run, one table, one JSON object
+//! a line. Nothing is written without a complete host record.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use anyhow::{Context, Result, ensure};
+use comfy_table::{CellAlignment, Table, presets};
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Clock;
+use crate::host::Host;
+use crate::probe::Class;
+use crate::run::Run;
+use crate::scenario::Case;
+
+/// A median, and the smallest and largest value beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Spread {
+    pub(crate) min: f64,
+    pub(crate) median: f64,
+    pub(crate) max: f64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(f64::total_cmp);
+        let (&min, &max) = (values.first()?, values.last()?);
+        let middle = values.len() / 2;
+        let median = if values.len() % 2 == 1 {
+            values[middle]
+        } else {
+            (values[middle - 1] + values[middle]) / 2.0
+        };
+        Some(Self { min, median, max })
+    }
+}
+
+/// A case's results of one class, over all rounds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) suite: String,
+    pub(crate) case: String,
+    pub(crate) class: Class,
+    pub(crate) p50_ns: Option<f64>,
+    pub(crate) p90_ns: Option<f64>,
+    pub(crate) p99_ns: Option<f64>,
+    pub(crate) p999_ns: Option<f64>,
+    pub(crate) p9999_ns: Option<f64>,
+    /// The largest of all rounds.
+    pub(crate) max_ns: Option<f64>,
+    pub(crate) rate_mps: Option<f64>,
+    /// Latencies: ours over the floor's, at most 1.0 is the limit.
+    pub(crate) ratio_p50: Option<f64>,
+    pub(crate) ratio_p99: Option<f64>,
+    pub(crate) ratio_p999: Option<f64>,
+    /// Rates: ours over the floor's, 1.0 is the limit.
+    pub(crate) ratio_floor: Option<f64>,
+    /// For a peer: how many times better our ring is (latency or rate).
+    pub(crate) ring_better: Option<f64>,
+    pub(crate) samples: u64,
+    pub(crate) rounds: usize,
+    pub(crate) p50_spread_ns: Option<Spread>,
+    pub(crate) p99_spread_ns: Option<Spread>,
+    pub(crate) p999_spread_ns: Option<Spread>,
+    pub(crate) rate_spread_mps: Option<Spread>,
+    pub(crate) details: BTreeMap<String, f64>,
+}
+
+/// A line of the JSON file.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    row: &'a Row,
+    host: &'a Host,
+}
+
+/// The results of one measurement.
+pub(crate) struct Report {
+    pub(crate) host: Host,
+    pub(crate) rows: Vec<Row>,
+    /// For the plot: all rounds of a row's samples in one, in ticks.
+    pub(crate) merged: Vec<Option<Histogram<u64>>>,
+    pub(crate) clock: Clock,
+}
+
+impl Report {
+    /// Puts the runs together.
+    ///
+    /// # Errors
+    /// If the host record does not say who measured.
+    pub(crate) fn new(
+        host: Host,
+        clock: Clock,
+        suite: &str,
+        cases: &[Case],
+        runs: &[Run],
+    ) -> Result<Self> {
+        ensure!(
+            host.is_complete(),
+            "no results without a host record: {host:?} is not one"
+        );
+        let mut rows = Vec::new();
+        let mut merged = Vec::new();
+        for (index, case) in cases.iter().enumerate() {
+            for class in [Class::Near, Class::Far] {
+                let of_row = |run: &&Run| run.case == index && run.class == class;
+                let runs: Vec<&Run> = runs.iter().filter(of_row).collect();
+                if !runs.is_empty() {
+                    rows.push(row(suite, &case.name, class, clock, &runs));
+                    merged.push(merge(&runs)?);
+                }
+            }
+        }
+        compare(&mut rows, cases);
+        Ok(Self {
+            host,
+            rows,
+            merged,
+            clock,
+        })
+    }
+
+    /// One JSON object a line.
+    ///
+    /// # Errors
+    /// If writing fails.
+    pub(crate) fn write_json(&self, out: &mut impl Write) -> Result<()> {
+        for row in &self.rows {
+            let host = &self.host;
+            serde_json::to_writer(&mut *out, &Line { row, host }).context("write JSON")?;
+            writeln!(out).context("write JSON")?;
+        }
+        Ok(())
+    }
+
+    /// The table for people.
+    pub(crate) fn table(&self) -> Table {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_BORDERS_ONLY);
+        table.set_header([
+            "case",
+            "class",
+            "p50 ns",
+            "min..max",
+            "p99",
+            "p99.9",
+            "p99.99",
+            "max",
+            "×floor p50",
+            "p99",
+            "M/s",
+            "min..max",
+            "×floor",
+            "ring is × better",
+            "samples",
+        ]);
+        for row in &self.rows {
+            table.add_row([
+                row.case.clone(),
+                row.class.name().to_owned(),
+                number(row.p50_ns),
+                spread(row.p50_spread_ns),
+                number(row.p99_ns),
+                number(row.p999_ns),
+                number(row.p9999_ns),
+                number(row.max_ns),
+                ratio(row.ratio_p50),
+                ratio(row.ratio_p99),
+                number(row.rate_mps),
+                spread(row.rate_spread_mps),
+                ratio(row.ratio_floor),
+                ratio(row.ring_better),
+                row.samples.to_string(),
+            ]);
+        }
+        for column in table.column_iter_mut().skip(2) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        table
+    }
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map_or_else(String::new, |value| match value {
+        v if v >= 100.0 => format!("{v:.0}"),
+        v if v >= 10.0 => format!("{v:.1}"),
+        v => format!("{v:.2}"),
+    })
+}
+
+fn ratio(value: Option<f64>) -> String {
+    value.map_or_else(String::new, |value| format!("{value:.2}"))
+}
+
+fn spread(spread: Option<Spread>) -> String {
+    spread.map_or_else(String::new, |s| {
+        format!("{}..{}", number(Some(s.min)), number(Some(s.max)))
+    })
+}
+
+/// All samples of a row.
+fn merge(runs: &[&Run]) -> Result<Option<Histogram<u64>>> {
+    let mut merged: Option<Histogram<u64>> = None;
+    for samples in runs.iter().filter_map(|run| run.outcome.samples.as_ref()) {
+        match &mut merged {
+            Some(all) => all.add(samples).context("add histograms")?,
+            None => merged = Some(samples.clone()),
+        }
+    }
+    Ok(merged)
+}
+
+fn row(suite: &str, case: &str, class: Class, clock: Clock, runs: &[&Run]) -> Row {
+    let quantile = |q: f64| {
+        Spread::of(runs.iter().filter_map(|run| {
+            let samples = run.outcome.samples.as_ref()?;
+            let ns = clock.to_ns(samples.value_at_quantile(q));
+            Some(ns / f64::from(run.outcome.operations_per_sample))
+        }))
+    };
+    let rates = Spread::of(runs.iter().filter_map(|run| run.outcome.rate_mps));
+    let median = |spread: Option<Spread>| spread.map(|spread| spread.median);
+    let names: Vec<&String> = runs
+        .iter()
+        .flat_map(|run| run.outcome.details.keys())
+        .collect();
+    let details = names.into_iter().filter_map(|name| {
+        let values = runs
+            .iter()
+            .filter_map(|run| run.outcome.details.get(name).copied());
+        Some((name.clone(), Spread::of(values)?.median))
+    });
+    let counts = runs.iter().filter_map(|run| run.outcome.samples.as_ref());
+    Row {
+        suite: suite.to_owned(),
+        case: case.to_owned(),
+        class,
+        p50_ns: median(quantile(0.5)),
+        p90_ns: median(quantile(0.9)),
+        p99_ns: median(quantile(0.99)),
+        p999_ns: median(quantile(0.999)),
+        p9999_ns: median(quantile(0.9999)),
+        max_ns: quantile(1.0).map(|spread| spread.max),
+        rate_mps: median(rates),
+        ratio_p50: None,
+        ratio_p99: None,
+        ratio_p999: None,
+        ratio_floor: None,
+        ring_better: None,
+        samples: counts.map(Histogram::len).sum(),
+        rounds: runs.len(),
+        p50_spread_ns: quantile(0.5),
+        p99_spread_ns: quantile(0.99),
+        p999_spread_ns: quantile(0.999),
+        rate_spread_mps: rates,
+        details: details.collect(),
+    }
+}
+
+/// Fills the ratios in: each row against its floor and its rival of the same class.
+fn compare(rows: &mut [Row], cases: &[Case]) {
+    let all = rows.to_vec();
+    let over = |a: Option<f64>, b: Option<f64>| Some(a? / b?);
+    for row in rows {
+        let Some(case) = cases.iter().find(|case| case.name == row.case) else {
+            continue;
+        };
+        let find = |name: &Option<String>| {
+            let name = name.as_ref()?;
+            all.iter()
+                .find(|other| other.case == *name && other.class == row.class)
+        };
+        if let Some(floor) = find(&case.floor) {
+            row.ratio_p50 = over(row.p50_ns, floor.p50_ns);
+            row.ratio_p99 = over(row.p99_ns, floor.p99_ns);
+            row.ratio_p999 = over(row.p999_ns, floor.p999_ns);
+            row.ratio_floor = over(row.rate_mps, floor.rate_mps);
+        }
+        if let Some(ours) = find(&case.rival) {
+            row.ring_better = over(row.p50_ns, ours.p50_ns).or(over(ours.rate_mps, row.rate_mps));
+        }
+    }
+}

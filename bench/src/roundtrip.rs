@@ -1,0 +1,92 @@
+//! Round trips: one message there, the same back, one at a time.
+
+use std::hint::{black_box, spin_loop};
+
+use anyhow::Result;
+
+use crate::clock::ticks;
+use crate::control::{Watch, Word};
+use crate::link::{Link, Receiver, Sender, consume};
+use crate::scenario::{Outcome, Scenario, Session, histogram};
+
+/// Passes messages of a size to and fro over two links of a kind.
+pub(crate) struct RoundTrip<L> {
+    pub(crate) link: L,
+    pub(crate) payload_bytes: usize,
+}
+
+/// Stages of the set-up.
+const LEAD_SENDS: u64 = 1;
+const PARTNER_READY: u64 = 2;
+
+impl<L: Link> Scenario for RoundTrip<L> {
+    fn lead(&self, session: &Session<'_>) -> Result<Outcome> {
+        let control = session.control;
+        let mut sender = self.link.open_sender(session.dir, "there")?;
+        control.set(Word::Stage, LEAD_SENDS);
+        control.wait_for(Word::Stage, PARTNER_READY)?;
+        let mut receiver = self.link.open_receiver(session.dir, "back")?;
+        let payload = vec![0x5a; self.payload_bytes];
+        let mut samples = histogram();
+        let mut watch = control.watch();
+        let (warm, end) = session.schedule();
+        loop {
+            let from = ticks();
+            send(&mut sender, &payload, &mut watch)?;
+            while receiver.poll(1, |message| {
+                black_box(consume(message));
+            }) == 0
+            {
+                watch.stopped()?;
+                receiver.idle();
+            }
+            let now = ticks();
+            if now > warm {
+                samples.saturating_record(now.saturating_sub(from));
+            }
+            if now > end {
+                break;
+            }
+        }
+        control.set(Word::Stop, 1);
+        Ok(Outcome::latency(samples))
+    }
+
+    fn follow(&self, session: &Session<'_>) -> Result<()> {
+        let control = session.control;
+        control.wait_for(Word::Stage, LEAD_SENDS)?;
+        let mut receiver = self.link.open_receiver(session.dir, "there")?;
+        let mut sender = self.link.open_sender(session.dir, "back")?;
+        control.set(Word::Stage, PARTNER_READY);
+        let mut watch = control.watch();
+        loop {
+            let answered = receiver.poll(1, |message| {
+                while !sender.try_send(message) {
+                    spin_loop();
+                }
+            });
+            if answered == 0 {
+                if watch.stopped()? {
+                    return Ok(());
+                }
+                receiver.idle();
+            }
+        }
+    }
+}
+
+/// Sends, with a pause after each refusal. Returns false if the run was stopped meanwhile.
+#[inline(always)]
+pub(crate) fn send(
+    sender: &mut impl Sender,
+    payload: &[u8],
+    watch: &mut Watch<'_>,
+) -> Result<bool> {
+    while !sender.try_send(payload) {
+        if watch.stopped()? {
+            return Ok(false);
+        }
+        spin_loop();
+    }
+    Ok(true)
+}

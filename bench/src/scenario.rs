@@ -1,0 +1,153 @@
+//! A case: what is run, by whom, and what comes out of one run.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use hdrhistogram::Histogram;
+
+use crate::clock::{Clock, ticks};
+use crate::control::Control;
+
+/// What both sides of a scenario do. The lead measures; the partner plays along.
+pub(crate) trait Scenario: Send + Sync {
+    /// Runs in the measuring process.
+    fn lead(&self, session: &Session<'_>) -> Result<Outcome>;
+    /// Runs on the other core.
+    fn follow(&self, session: &Session<'_>) -> Result<()>;
+}
+
+/// Where the partner runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Partner {
+    /// In a process of its own.
+    Process,
+    /// In a thread: for peers that cannot leave the process.
+    Thread,
+}
+
+/// One row of the results to be.
+#[derive(Clone)]
+pub(crate) struct Case {
+    pub(crate) name: String,
+    /// The case that is the physical limit of this one.
+    pub(crate) floor: Option<String>,
+    /// Our own case of the same work, where this one is a peer's.
+    pub(crate) rival: Option<String>,
+    pub(crate) partner: Partner,
+    pub(crate) scenario: Arc<dyn Scenario>,
+}
+
+impl Case {
+    /// A case of two processes, without a floor.
+    pub(crate) fn new(name: impl Into<String>, scenario: impl Scenario + 'static) -> Self {
+        Self {
+            name: name.into(),
+            floor: None,
+            rival: None,
+            partner: Partner::Process,
+            scenario: Arc::new(scenario),
+        }
+    }
+
+    pub(crate) fn against(mut self, floor: impl Into<String>) -> Self {
+        self.floor = Some(floor.into());
+        self
+    }
+
+    pub(crate) fn rival_of(mut self, ours: impl Into<String>) -> Self {
+        self.rival = Some(ours.into());
+        self
+    }
+
+    pub(crate) fn in_threads(mut self) -> Self {
+        self.partner = Partner::Thread;
+        self
+    }
+}
+
+/// How long a run is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    pub(crate) warm_up: Duration,
+    pub(crate) measure: Duration,
+}
+
+impl Span {
+    /// Long enough for a look.
+    pub(crate) const QUICK: Self = Self {
+        warm_up: Duration::from_millis(20),
+        measure: Duration::from_millis(100),
+    };
+    /// Long enough for 99.99 percentiles of what happens 100,000 times a second.
+    pub(crate) const FULL: Self = Self {
+        warm_up: Duration::from_millis(100),
+        measure: Duration::from_millis(1000),
+    };
+}
+
+/// One run, as both sides see it.
+pub(crate) struct Session<'a> {
+    pub(crate) dir: &'a Path,
+    pub(crate) control: &'a Control,
+    pub(crate) clock: Clock,
+    pub(crate) span: Span,
+}
+
+impl Session<'_> {
+    /// Ticks at which warming up ends, and at which the run ends, if it starts now.
+    pub(crate) fn schedule(&self) -> (u64, u64) {
+        let warm = ticks() + self.clock.to_ticks(self.span.warm_up);
+        (warm, warm + self.clock.to_ticks(self.span.measure))
+    }
+}
+
+/// Largest latency told apart, in ticks: some ten seconds.
+const TICKS_MAX: u64 = 1 << 35;
+
+/// An empty histogram of ticks, of three digits.
+pub(crate) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, TICKS_MAX, 3).expect("bounds and digits are in range")
+}
+
+/// What one run measured.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    /// Latencies in ticks.
+    pub(crate) samples: Option<Histogram<u64>>,
+    /// Operations that one sample covers.
+    pub(crate) operations_per_sample: u32,
+    /// Messages (or operations) a second, in millions.
+    pub(crate) rate_mps: Option<f64>,
+    /// What only this case has to say.
+    pub(crate) details: BTreeMap<String, f64>,
+}
+
+impl Outcome {
+    /// Latencies, one a sample.
+    pub(crate) fn latency(samples: Histogram<u64>) -> Self {
+        Self {
+            samples: Some(samples),
+            operations_per_sample: 1,
+            ..Self::default()
+        }
+    }
+
+    /// A rate: `count` messages in `ticks_long`.
+    pub(crate) fn rate(clock: Clock, count: u64, ticks_long: u64) -> Self {
+        Self::default().with_rate(clock, count, ticks_long)
+    }
+
+    pub(crate) fn with_rate(mut self, clock: Clock, count: u64, ticks_long: u64) -> Self {
+        let ns = clock.to_ns(ticks_long.max(1));
+        self.rate_mps = Some(count as f64 * 1e3 / ns);
+        self
+    }
+
+    pub(crate) fn with_detail(mut self, name: &str, value: f64) -> Self {
+        self.details.insert(name.to_owned(), value);
+        self
+    }
+}

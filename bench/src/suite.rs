@@ -1,0 +1,70 @@
+//! The suites: which cases there are, by name.
+
+mod ipc;
+
+use anyhow::{Result, bail};
+
+use crate::scenario::Case;
+
+/// Every suite, with what it measures.
+pub(crate) const SUITES: [(&str, &str, fn() -> Vec<Case>); 1] = [(
+    "ipc",
+    "the ring between two processes of one host, its floor and its peers",
+    ipc::cases,
+)];
+
+/// The cases of a suite.
+///
+/// # Errors
+/// Names the suites there are, if `name` is none of them.
+pub(crate) fn cases(name: &str) -> Result<Vec<Case>> {
+    match SUITES.iter().find(|(suite, ..)| *suite == name) {
+        Some((.., cases)) => Ok(cases()),
+        None => bail!(
+            "unknown suite `{name}`: choose one of {}",
+            names().join(", ")
+        ),
+    }
+}
+
+/// The names of all suites.
+pub(crate) fn names() -> Vec<&'static str> {
+    SUITES.iter().map(|(name, ..)| *name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique_and_floors_and_rivals_exist() {
+        for suite in names() {
+            let cases = cases(suite).unwrap();
+            let all: BTreeSet<_> = cases.iter().map(|case| &case.name).collect();
+            assert_eq!(all.len(), cases.len(), "a name occurs twice in {suite}");
+            for case in &cases {
+                for other in [&case.floor, &case.rival].into_iter().flatten() {
+                    assert!(all.contains(other), "{} is judged by {other}", case.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_cases_that_targets_are_set_for_are_there() {
+        let cases = cases("ipc").unwrap();
+        for name in [
+            "floor/line",
+            "floor/ring",
+            "ring/rtt/48",
+            "ring/oneway/48/1M",
+            "ring/throughput/48",
+            "ring/throughput/1024",
+            "ring/publish/consumers/1",
+            "ring/publish/consumers/32",
+        ] {
+            assert!(cases.iter().any(|case| case.name == name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Throughput: one side sends as fast as it can, the other takes all there is; nothing may be lost.
+
+use std::hint::spin_loop;
+
+use anyhow::{Result, ensure};
+
+use crate::clock::ticks;
+use crate::control::Word;
+use crate::link::{Link, Receiver, Sender, consume};
+use crate::scenario::{Outcome, Scenario, Session};
+
+/// Floods one link with messages of a size.
+pub(crate) struct Throughput<L> {
+    pub(crate) link: L,
+    pub(crate) payload_bytes: usize,
+}
+
+const OPENED: u64 = 1;
+const STARTED: u64 = 2;
+const DRAINED: u64 = 3;
+/// Messages handed out by a poll at most.
+const POLL_LIMIT: usize = 256;
+/// Messages between two looks at the stop word.
+const CHUNK: usize = 4096;
+/// Polls between two looks at the clock.
+const POLLS: u32 = 32;
+/// Every byte of every payload.
+const FILL: u8 = 0x5a;
+
+impl<L: Link> Scenario for Throughput<L> {
+    fn lead(&self, session: &Session<'_>) -> Result<Outcome> {
+        let control = session.control;
+        control.wait_for(Word::Stage, OPENED)?;
+        let mut receiver = self.link.open_receiver(session.dir, "flow")?;
+        control.set(Word::Stage, STARTED);
+        let (warm, end) = session.schedule();
+        let (mut received, mut sum) = (0u64, 0u64);
+        let mut first: Option<(u64, u64)> = None;
+        let mut last = None;
+        let mut watch = control.watch();
+        loop {
+            for _ in 0..POLLS {
+                let count = receiver.poll(POLL_LIMIT, |message| {
+                    sum = sum.wrapping_add(consume(message));
+                });
+                received += count as u64;
+                if count == 0 {
+                    watch.stopped()?;
+                    receiver.idle();
+                }
+            }
+            let now = ticks();
+            if first.is_none() && now > warm {
+                first = Some((received, now));
+            }
+            if last.is_none() && now > end {
+                last = Some((received, now));
+                control.set(Word::Stop, 1);
+            }
+            if last.is_some() && control.get(Word::Total) == received + 1 {
+                break;
+            }
+        }
+        control.set(Word::Stage, DRAINED);
+        let payload = vec![FILL; self.payload_bytes];
+        ensure!(
+            sum == consume(&payload).wrapping_mul(received),
+            "the {received} messages received are not the bytes that were sent"
+        );
+        let (from, to) = (first.unwrap_or((0, warm)), last.unwrap_or((received, end)));
+        Ok(Outcome::rate(
+            session.clock,
+            to.0 - from.0,
+            to.1.saturating_sub(from.1),
+        ))
+    }
+
+    fn follow(&self, session: &Session<'_>) -> Result<()> {
+        let control = session.control;
+        let mut sender = self.link.open_sender(session.dir, "flow")?;
+        control.set(Word::Stage, OPENED);
+        control.wait_for(Word::Stage, STARTED)?;
+        let payload = vec![FILL; self.payload_bytes];
+        let mut watch = control.watch();
+        let mut sent = 0u64;
+        while !control.is_stopped() {
+            let mut left = CHUNK;
+            while left > 0 {
+                let count = sender.send_some(&payload, left);
+                left -= count;
+                sent += count as u64;
+                if count == 0 {
+                    if watch.stopped()? {
+                        break;
+                    }
+                    spin_loop();
+                }
+            }
+        }
+        control.set(Word::Total, sent + 1);
+        // Keeps the sending end open until everything has been received.
+        control.wait_for(Word::Stage, DRAINED)
+    }
+}
