@@ -1,1 +1,70 @@
-fn main() {}
+//! The `gapless` command: one subcommand for each thing one does with a stream, one file for each
+//! subcommand.
+
+#![forbid(unsafe_code)]
+
+mod demo;
+mod digest;
+mod exit;
+mod progress;
+mod stop;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use exit::Outcome;
+
+const LONG_ABOUT: &str = "\
+Messaging between the processes of one host: every consumer sees the same messages, in the same \
+order, without a gap.
+
+A stream is one ordered sequence of messages written by one publisher and read by any number of \
+subscribers. It lives in a ring in shared memory, which its ADDRESS names:
+
+  shm:NAME                          a ring in /dev/shm/gapless (or $GAPLESS_DIR)
+  shm:NAME?capacity=64M&mode=lossy  with options, KEY=VALUE joined by &
+
+Options of the publisher: capacity, align, max, slots, mode (lossless, lossy), parkable, evictable,
+first, filemode. Of the subscriber: from (oldest, now, a sequence number), name, observe, wait
+(spin, yield, park). Of both: dir, prefault, lock, huge. Each side ignores the other's, so both may
+use one string.";
+
+const EXAMPLES: &str = "\
+Examples:
+  gapless demo                                   real market data through a ring, measured";
+
+#[derive(Parser)]
+#[command(
+    name = "gapless",
+    version,
+    about = "Low-latency messaging over shared memory"
+)]
+#[command(long_about = LONG_ABOUT, after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Demo(demo::Args),
+    #[command(hide = true)]
+    DemoPublisher(demo::publisher::Args),
+    #[command(hide = true)]
+    DemoSubscriber(demo::subscriber::Args),
+}
+
+fn run(command: Command) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Demo(args) => demo::run(&args),
+        Command::DemoPublisher(args) => demo::publisher::run(&args),
+        Command::DemoSubscriber(args) => demo::subscriber::run(&args),
+    }
+}
+
+fn main() -> ExitCode {
+    exit::report(run(Cli::parse().command))
+}

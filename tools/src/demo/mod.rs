@@ -1,0 +1,285 @@
+//! `gapless demo`: real market data from one publisher process to two subscriber processes.
+//!
+//! The demo is a list of acts; each returns its report, and the demo is sound if all of them are.
+//! It needs no set-up: the data is built in, the ring lives in a private directory of its own.
+
+mod probe;
+pub(crate) mod publisher;
+mod ring;
+mod sample;
+mod stage;
+pub(crate) mod subscriber;
+mod troupe;
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use gapless::{Calibration, TscClock};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::exit::Outcome;
+use crate::stop::Stop;
+use crate::table::{Cell, Table, bytes_text, grouped, ns_text, rate_text};
+use ring::RingReport;
+use stage::Stage;
+
+/// Messages of the flat-out act: 618 replays of the sample, a little over five million.
+const FLAT_OUT_MESSAGES: u64 = 618 * sample::MESSAGES;
+/// Messages of the paced act: 25 replays.
+const PACED_MESSAGES: u64 = 25 * sample::MESSAGES;
+const QUICK_FLAT_OUT_MESSAGES: u64 = 25 * sample::MESSAGES;
+const QUICK_PACED_MESSAGES: u64 = 3 * sample::MESSAGES;
+const RATE_DEFAULT: u64 = 100_000;
+const LATENCY_COLUMNS: [(&str, &str); 6] = [
+    ("p50_ns", "p50"),
+    ("p90_ns", "p90"),
+    ("p99_ns", "p99"),
+    ("p999_ns", "p99.9"),
+    ("p9999_ns", "p99.99"),
+    ("max_ns", "max"),
+];
+
+/// Replay real market data through a ring and measure it
+///
+/// A publisher process and two subscriber processes, pinned to cores where there are several,
+/// exchange a built-in sample of a real exchange feed (MOEX FORTS, FAST 1.1): first flat out, then
+/// at a fixed pace. Prints the rate, the one-way latency of the paced part (from the time each
+/// message was due: a publisher that falls behind does not hide it), the gaps in the sequence
+/// numbers, and whether each subscriber's digest of all bytes equals the publisher's.
+///
+/// Needs no set-up and leaves nothing behind.
+#[derive(clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  gapless demo                    some five million messages flat out, 200 thousand paced
+  gapless demo --quick            a few seconds, for scripts
+  gapless demo --rate 1000000     a million messages a second in the paced act
+  gapless demo --quick --json     one JSON object
+
+Ends with 3 if a message was missed, or a digest differs.")]
+pub(crate) struct Args {
+    /// Fewer messages: about 200 thousand flat out, 24 thousand paced
+    #[arg(long)]
+    quick: bool,
+    /// Messages of the flat-out act [default: 5006418, the sample 618 times]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    messages: Option<u64>,
+    /// Messages of the paced act [default: 202525, the sample 25 times]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    paced_messages: Option<u64>,
+    /// Messages a second of the paced act
+    #[arg(long, value_name = "R", default_value_t = RATE_DEFAULT)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    rate: u64,
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// What an act found. Further kinds of acts become further variants.
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Report {
+    /// Messages through a shared-memory ring.
+    Ring(RingReport),
+}
+
+impl Report {
+    fn is_sound(&self) -> bool {
+        match self {
+            Self::Ring(report) => report.is_sound(),
+        }
+    }
+
+    fn print(&self, out: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Self::Ring(report) => print_ring(report, out),
+        }
+    }
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
+    let stop = Stop::on_signals()?;
+    let clock = TscClock::new();
+    let calibration = clock.calibration(Duration::from_millis(20));
+    let stage = Stage::set(stop)?;
+    let (flat_out, paced) = if args.quick {
+        (QUICK_FLAT_OUT_MESSAGES, QUICK_PACED_MESSAGES)
+    } else {
+        (FLAT_OUT_MESSAGES, PACED_MESSAGES)
+    };
+    let acts = [
+        ring::Act {
+            title: "Act 1a: through the ring, flat out",
+            stream: "demo-flat-out",
+            messages: args.messages.unwrap_or(flat_out),
+            rate: None,
+        },
+        ring::Act {
+            title: "Act 1b: through the ring, at a fixed pace",
+            stream: "demo-paced",
+            messages: args.paced_messages.unwrap_or(paced),
+            rate: Some(args.rate),
+        },
+    ];
+    let mut out = io::stdout().lock();
+    if !args.json {
+        print_opening(&stage, &calibration, &mut out)?;
+    }
+    let mut reports = Vec::new();
+    for act in &acts {
+        let report = Report::Ring(ring::play(act, &stage, &clock)?);
+        if !args.json {
+            report.print(&mut out)?;
+        }
+        reports.push(report);
+    }
+    let sound = reports.iter().all(Report::is_sound);
+    if args.json {
+        writeln!(out, "{}", json_of(&stage, &calibration, &reports, sound)?)?;
+    } else if sound {
+        writeln!(
+            out,
+            "Every subscriber saw every message, in order, byte for byte."
+        )?;
+    } else {
+        writeln!(out, "WRONG: messages are missing or differ, see above.")?;
+    }
+    Ok(Outcome::wrong_if(!sound))
+}
+
+fn json_of(
+    stage: &Stage,
+    calibration: &Calibration,
+    reports: &[Report],
+    sound: bool,
+) -> anyhow::Result<Value> {
+    Ok(json!({
+        "source": {
+            "title": sample::TITLE,
+            "origin": sample::ORIGIN,
+            "messages": sample::MESSAGES,
+        },
+        "machine": {
+            "cores": stage.cores,
+            "note": stage.note,
+            "core_to_core_ns": stage.core_to_core_ns,
+        },
+        "clock": {
+            "ticks_per_second": calibration.ticks_per_second,
+            "error_ppm": calibration.error_ppm,
+            "uncertainty_ppm": calibration.uncertainty_ppm,
+            "read_cost_ns": calibration.read_cost_ns,
+        },
+        "acts": serde_json::to_value(reports)?,
+        "sound": sound,
+    }))
+}
+
+fn print_opening(stage: &Stage, calibration: &Calibration, out: &mut dyn Write) -> io::Result<()> {
+    let core =
+        |core: Option<usize>| core.map_or("not pinned".into(), |core| format!("core {core}"));
+    let roles = &stage.roles;
+    let [a, b] = roles.subscribers;
+    writeln!(out, "Data     {}", sample::TITLE)?;
+    writeln!(out, "         {}", sample::ORIGIN)?;
+    writeln!(
+        out,
+        "Cores    {} to use; publisher: {}; subscribers: {}, {}",
+        stage.cores.len(),
+        core(roles.publisher),
+        core(a),
+        core(b)
+    )?;
+    for line in lines_of(stage.note, 80) {
+        writeln!(out, "         {line}")?;
+    }
+    if let Some(ns) = stage.core_to_core_ns {
+        writeln!(
+            out,
+            "         one cache line between them, there and back: {ns} ns ({})",
+            probe::class_text(ns)
+        )?;
+    }
+    writeln!(out, "Clock    {calibration}\n")?;
+    out.flush()
+}
+
+/// Breaks `text` between words into lines of at most `columns`.
+fn lines_of(text: &str, columns: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.len() + 1 + word.len() <= columns => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+fn print_ring(report: &RingReport, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{}", report.title)?;
+    let pace = match report.wanted_rate {
+        Some(rate) => format!("{} a second wanted", grouped(rate)),
+        None => "as fast as they go".into(),
+    };
+    writeln!(
+        out,
+        "  {} messages ({:.1} times the sample), {}, {pace}",
+        grouped(report.messages),
+        report.messages as f64 / sample::MESSAGES as f64,
+        bytes_text(report.bytes),
+    )?;
+    writeln!(
+        out,
+        "  {} in {}: {}, {:.1} MB/s to each subscriber; the publisher had to wait {} times",
+        if report.wanted_rate.is_some() {
+            "paced"
+        } else {
+            "done"
+        },
+        ns_text(report.elapsed_ns),
+        rate_text(report.messages_per_second, "msg"),
+        report.bytes_per_second / 1e6,
+        grouped(report.backpressure_waits),
+    )?;
+    writeln!(out, "  publisher's digest {}", report.digest)?;
+    let mut columns = vec![
+        ("name", "  subscriber"),
+        ("messages", "messages"),
+        ("gaps", "gaps"),
+        ("digest", "digest"),
+    ];
+    if report.wanted_rate.is_some() {
+        columns.extend(LATENCY_COLUMNS);
+    }
+    let mut table = Table::new(&columns);
+    for subscriber in &report.subscribers {
+        let digest = if subscriber.digest == report.digest {
+            "equal".to_owned()
+        } else {
+            format!("DIFFERS: {}", subscriber.digest)
+        };
+        let mut cells = vec![
+            Cell::text(format!("  {}", subscriber.name)),
+            Cell::count(subscriber.messages),
+            Cell::count(subscriber.gaps),
+            Cell::text(digest),
+        ];
+        let latency = subscriber.latency.map(|latency| latency.in_order());
+        cells.extend(latency.iter().flatten().map(|&ns| Cell::text(ns_text(ns))));
+        table.row(cells);
+    }
+    writeln!(out, "{table}")?;
+    let remark = if report.wanted_rate.is_some() {
+        "one-way latency, from the time each message was due to the time it was read"
+    } else {
+        "no latency: flat out, a message's age is the length of the queue in front of it"
+    };
+    writeln!(out, "  ({remark})\n")?;
+    out.flush()
+}

@@ -1,0 +1,126 @@
+//! A subscribing process of the demo: reads to the end of the stream, in place, and accounts for
+//! every message.
+
+use gapless::shm::ProducerStatus;
+use gapless::{Address, PollError, Subscriber, TscClock, pin_current_thread};
+use hdrhistogram::Histogram;
+
+use super::publisher::STAMP_BYTES;
+use super::ring::{Latency, Received, Told};
+use super::troupe;
+use crate::digest::Digest;
+use crate::exit::Outcome;
+
+/// Messages of one poll.
+const POLL_LIMIT: usize = 256;
+/// Empty polls between two questions about the publisher, each of which is a system call.
+const EMPTY_POLLS: u32 = 1_000;
+/// Longest latency that is told apart: a minute.
+const LATENCY_MAX_NS: u64 = 60_000_000_000;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    address: Address,
+    #[arg(long)]
+    core: Option<usize>,
+    #[arg(long)]
+    name: String,
+    /// Read the clock at each message.
+    #[arg(long)]
+    latency: bool,
+    /// Give the core away at each empty poll.
+    #[arg(long = "yield")]
+    yields: bool,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
+    troupe::join_troupe()?;
+    if let Some(core) = args.core {
+        pin_current_thread(core)?;
+    }
+    let clock = TscClock::new();
+    let mut subscriber = Subscriber::open_at(&args.address)?;
+    troupe::tell(&Told::Ready)?;
+
+    let mut account = Account {
+        digest: Digest::new(),
+        next_sequence: subscriber.next_sequence(),
+        gaps: 0,
+        end_ticks: clock.ticks(),
+        histogram: Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3)?,
+    };
+    read_to_end(&mut subscriber, args, &clock, &mut account)?;
+    let histogram = &account.histogram;
+    let latency = args.latency.then(|| Latency {
+        p50_ns: histogram.value_at_quantile(0.50),
+        p90_ns: histogram.value_at_quantile(0.90),
+        p99_ns: histogram.value_at_quantile(0.99),
+        p999_ns: histogram.value_at_quantile(0.999),
+        p9999_ns: histogram.value_at_quantile(0.9999),
+        max_ns: histogram.max(),
+    });
+    troupe::tell(&Told::Received(Received {
+        name: args.name.clone(),
+        core: args.core,
+        messages: account.digest.messages(),
+        bytes: account.digest.bytes(),
+        gaps: account.gaps,
+        digest: account.digest.text(),
+        end_ticks: account.end_ticks,
+        latency,
+    }))?;
+    Ok(Outcome::Sound)
+}
+
+struct Account {
+    digest: Digest,
+    next_sequence: u64,
+    gaps: u64,
+    /// When the last poll that found messages was through with them.
+    end_ticks: u64,
+    histogram: Histogram<u64>,
+}
+
+fn read_to_end(
+    subscriber: &mut Subscriber,
+    args: &Args,
+    clock: &TscClock,
+    account: &mut Account,
+) -> anyhow::Result<()> {
+    let mut empty_polls = 0;
+    let mut ended = false;
+    loop {
+        let polled = subscriber.poll(POLL_LIMIT, |message| {
+            account.gaps += message.sequence.abs_diff(account.next_sequence);
+            account.next_sequence = message.sequence + 1;
+            if args.latency {
+                let stamp = message.payload.first_chunk::<STAMP_BYTES>();
+                let due_ticks = u64::from_le_bytes(*stamp.expect("every message has its stamp"));
+                let latency_ns = clock.ns_between(due_ticks, clock.ticks());
+                account.histogram.saturating_record(latency_ns.max(1));
+            }
+            account.digest.add(message.payload);
+        });
+        match polled {
+            Ok(0) if ended => return Ok(()),
+            Ok(0) => {
+                empty_polls += 1;
+                if empty_polls % EMPTY_POLLS == 0 {
+                    // Asked before the last poll, so that nothing published before the end is left.
+                    ended = subscriber.publisher_status() != ProducerStatus::Alive;
+                } else if args.yields {
+                    std::thread::yield_now();
+                } else {
+                    std::hint::spin_loop();
+                }
+            }
+            Ok(_) => {
+                empty_polls = 0;
+                account.end_ticks = clock.ticks();
+            }
+            // The jump in the sequence numbers is counted above.
+            Err(PollError::Lapped { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
