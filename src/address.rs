@@ -27,10 +27,12 @@
 //! A side ignores the options of the other, so that both may use one string.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use gapless_shm::{
-    ConsumerOptions, HugePages, LockMemory, Mode, RingOptions, Start, WaitStrategy, ring_path,
+    ConsumerOptions, HugePages, LockMemory, Mode, RingOptions, Start, WaitStrategy,
+    default_directory, ring_path,
 };
 
 use crate::error::AddressError;
@@ -57,6 +59,7 @@ pub enum Address {
 pub struct ShmAddress {
     text: String,
     name: String,
+    directory: PathBuf,
     pub(crate) ring: RingOptions,
     pub(crate) consumer: ConsumerOptions,
     pub(crate) wait: WaitStrategy,
@@ -75,6 +78,11 @@ impl ShmAddress {
     /// The stream's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Directory of the ring: the address's, or the default one.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// How a publisher opens it.
@@ -128,10 +136,7 @@ impl Input<'_> {
         AddressError {
             address: self.text.to_owned(),
             reason: reason.into(),
-            start: self
-                .text
-                .get(..bytes)
-                .map_or(0, |before| before.chars().count()),
+            start: self.text.get(..bytes).map_or(0, |before| before.chars().count()),
             len: part.chars().count(),
         }
     }
@@ -144,6 +149,7 @@ impl Input<'_> {
         let mut address = ShmAddress {
             text: self.text.to_owned(),
             name: name.to_owned(),
+            directory: default_directory(),
             ring: RingOptions::new(),
             consumer: ConsumerOptions::new(),
             wait: WaitStrategy::default(),
@@ -191,6 +197,7 @@ impl Input<'_> {
             }
             "dir" if value.is_empty() => return Err(self.error(value, "dir= needs a directory")),
             "dir" => {
+                address.directory = value.into();
                 address.ring = ring.directory(value);
                 address.consumer = consumer.directory(value);
             }
@@ -231,9 +238,7 @@ impl Input<'_> {
     }
 
     fn number<T: FromStr>(&self, value: &str) -> Result<T, AddressError> {
-        value
-            .parse()
-            .map_err(|_| self.error(value, "not a number in range"))
+        value.parse().map_err(|_| self.error(value, "not a number in range"))
     }
 
     /// Bytes, with K, M or G for powers of 1,024.
@@ -298,10 +303,7 @@ mod tests {
             ("shm:x?capacity", "capacity"),
             ("shm:x?capacity=1T", "1T"),
             ("shm:x?capacity=1KK", "1KK"),
-            (
-                "shm:x?capacity=99999999999999999999",
-                "99999999999999999999",
-            ),
+            ("shm:x?capacity=99999999999999999999", "99999999999999999999"),
             ("shm:x?mode=fast", "fast"),
             ("shm:x?slots=-1", "-1"),
             ("shm:x?colour=red", "colour"),
@@ -323,11 +325,9 @@ mod tests {
                     &evictable=no&first=7&filemode=0660&from=12&name=book&observe=no&wait=park\
                     &dir=/tmp&prefault=no&lock=never&huge=transparent";
         let address: Address = text.parse().unwrap();
-        assert_eq!(
-            (address.name(), address.to_string().as_str()),
-            ("a.b-C_1", text)
-        );
+        assert_eq!((address.name(), address.to_string().as_str()), ("a.b-C_1", text));
         let Address::Shm(shm) = address;
         assert_eq!(shm.wait_strategy(), WaitStrategy::Park);
+        assert_eq!(shm.directory(), Path::new("/tmp"));
     }
 }
