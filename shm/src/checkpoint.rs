@@ -35,13 +35,9 @@ pub(crate) fn write_checkpoint<M: Memory>(memory: &M, version: u64, place: Place
     fence(Ordering::Release);
     // Relaxed, both: published by the version.
     memory.word(pair).store(place.position, Ordering::Relaxed);
-    memory
-        .word(pair + 8)
-        .store(place.sequence, Ordering::Relaxed);
+    memory.word(pair + 8).store(place.sequence, Ordering::Relaxed);
     // pairs with: CHECKPOINT
-    memory
-        .word(CHECKPOINT_VERSION)
-        .store(version, Ordering::Release);
+    memory.word(CHECKPOINT_VERSION).store(version, Ordering::Release);
 }
 
 /// The newest whole checkpoint, with its version. `None` if it changes faster than it can be read.
@@ -69,9 +65,7 @@ pub(crate) fn write_index<M: Memory>(memory: &M, geometry: &Geometry, place: Pla
     // Relaxed: the fence below orders it before the sequence.
     memory.word(entry).store(REWRITING, Ordering::Relaxed);
     fence(Ordering::Release); // pairs with: INDEX-REREAD
-    memory
-        .word(entry + 8)
-        .store(place.sequence, Ordering::Relaxed);
+    memory.word(entry + 8).store(place.sequence, Ordering::Relaxed);
     memory.word(entry).store(place.position, Ordering::Release); // pairs with: INDEX
 }
 
@@ -91,10 +85,7 @@ pub(crate) fn read_index<M: Memory>(memory: &M, geometry: &Geometry, entry: u64)
 /// Positions below this are, or may be, overwritten.
 pub(crate) fn oldest_position<M: Memory>(memory: &M, geometry: &Geometry) -> u64 {
     // Relaxed: callers put a fence in front where the order matters.
-    memory
-        .word(FRONTIER)
-        .load(Ordering::Relaxed)
-        .saturating_sub(geometry.capacity)
+    memory.word(FRONTIER).load(Ordering::Relaxed).saturating_sub(geometry.capacity)
 }
 
 /// The indexed place to start walking from: the oldest one retained, or the newest at or before
@@ -112,8 +103,7 @@ pub(crate) fn find_place<M: Memory>(
     let best = indexed(memory, g, newest)
         .filter(|place| place.sequence <= wanted)
         .max_by_key(|place| place.position);
-    best.or_else(|| indexed(memory, g, newest).min_by_key(|place| place.position))
-        .unwrap_or(newest)
+    best.or_else(|| indexed(memory, g, newest).min_by_key(|place| place.position)).unwrap_or(newest)
 }
 
 /// The first indexed place at or behind `position`.
@@ -136,12 +126,9 @@ pub(crate) fn indexed<'a, M: Memory>(
     newest: Place,
 ) -> impl Iterator<Item = Place> + 'a {
     let oldest = oldest_position(memory, g);
-    (0..INDEX_ENTRIES)
-        .filter_map(move |entry| read_index(memory, g, entry))
-        .filter(move |place| {
-            (oldest..=newest.position).contains(&place.position)
-                && place.sequence <= newest.sequence
-        })
+    (0..INDEX_ENTRIES).filter_map(move |entry| read_index(memory, g, entry)).filter(move |place| {
+        (oldest..=newest.position).contains(&place.position) && place.sequence <= newest.sequence
+    })
 }
 
 /// What stands at a place.
@@ -149,7 +136,8 @@ pub(crate) fn indexed<'a, M: Memory>(
 pub(crate) enum Step {
     /// A record; the message it carries starts behind the commit word.
     Record(CommitWord),
-    /// Nothing yet: this is the head.
+    /// Not the record expected here: this is the head (whatever bytes an earlier lap left), unless
+    /// the checkpoint says that the stream went on.
     Head,
     /// Bytes that no producer of this layout writes.
     Corrupt(CommitWord),
@@ -161,31 +149,37 @@ pub(crate) fn step<M: Memory>(memory: &M, geometry: &Geometry, place: &mut Place
     // A hostile file may hold padding behind padding; a sound one never does.
     for _ in 0..2 {
         // Relaxed load and acquire fence: works on a read-only mapping.
-        let word = CommitWord(
-            memory
-                .word(geometry.offset(place.position))
-                .load(Ordering::Relaxed),
-        );
+        let word = CommitWord(memory.word(geometry.offset(place.position)).load(Ordering::Relaxed));
         fence(Ordering::Acquire); // pairs with: COMMIT
-        if word.0 == 0 {
+        if !word.is(place.sequence) {
             return Step::Head;
         }
-        if !word.is(place.sequence) || word.has_reserved_bits() {
+        if word.has_reserved_bits() {
             return Step::Corrupt(word);
         }
         if !word.is_padding() {
             let end = place.position + geometry.record_bytes(word.len());
             let fits =
                 word.len() <= geometry.max_message && end <= geometry.lap_end(place.position);
-            return if fits {
-                Step::Record(word)
-            } else {
-                Step::Corrupt(word)
-            };
+            return if fits { Step::Record(word) } else { Step::Corrupt(word) };
         }
         place.position = geometry.lap_end(place.position);
     }
     Step::Corrupt(CommitWord::padding(place.sequence))
+}
+
+/// Whether the stream went past `place` although no record stands there, and the producer has not
+/// overwritten it either: then the data is damaged.
+pub(crate) fn is_missing<M: Memory>(memory: &M, g: &Geometry, place: Place) -> bool {
+    let Some((_, newest)) = read_checkpoint(memory) else {
+        return false;
+    };
+    // The commit that the checkpoint followed came first: look again before judging.
+    let word = CommitWord(memory.word(g.offset(place.position)).load(Ordering::Relaxed));
+    fence(Ordering::Acquire); // pairs with: FRONTIER
+    newest.position > place.position
+        && !word.is(place.sequence)
+        && place.position >= oldest_position(memory, g)
 }
 
 impl Place {
@@ -195,11 +189,7 @@ impl Place {
             && self.position.is_multiple_of(geometry.alignment)
             && self.sequence <= SEQUENCE_MAX;
         let Self { position, sequence } = self;
-        if sound {
-            Ok(())
-        } else {
-            Err(RingError::BadCursor { position, sequence })
-        }
+        if sound { Ok(()) } else { Err(RingError::BadCursor { position, sequence }) }
     }
 
     /// The place behind a record that [`step`] found here.

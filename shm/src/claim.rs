@@ -26,7 +26,6 @@ use crate::sync::Ordering;
 #[must_use = "a claim that is dropped publishes nothing"]
 pub struct Claim<'a, M: Memory = Mapped> {
     producer: &'a mut Producer<M>,
-    claimed: usize,
     len: usize,
     flags: Flags,
     committed: bool,
@@ -34,13 +33,7 @@ pub struct Claim<'a, M: Memory = Mapped> {
 
 impl<'a, M: Memory> Claim<'a, M> {
     pub(crate) fn new(producer: &'a mut Producer<M>, len: usize) -> Self {
-        Self {
-            producer,
-            claimed: len,
-            len,
-            flags: Flags::WHOLE,
-            committed: false,
-        }
+        Self { producer, len, flags: Flags::WHOLE, committed: false }
     }
 
     /// Shortens the message to `len` bytes; a longer `len` changes nothing.
@@ -58,10 +51,6 @@ impl<'a, M: Memory> Claim<'a, M> {
     pub fn commit(mut self) -> u64 {
         self.committed = true;
         let producer = &mut *self.producer;
-        if self.len < self.claimed {
-            // What was given back may be written over: no word of it counts as clear any more.
-            producer.forget_cleared();
-        }
         let end = producer.head.position + producer.geometry.record_bytes(self.len);
         producer.commit(end, self.len, self.flags)
     }
@@ -86,11 +75,7 @@ impl<M: Memory> DerefMut for Claim<'_, M> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as for `deref`; `&mut self` excludes any other slice of the range.
-        unsafe {
-            self.producer
-                .memory
-                .bytes_mut(self.payload_offset(), self.len)
-        }
+        unsafe { self.producer.memory.bytes_mut(self.payload_offset(), self.len) }
     }
 }
 
@@ -98,7 +83,7 @@ impl<M: Memory> Drop for Claim<'_, M> {
     #[inline]
     fn drop(&mut self) {
         if !self.committed {
-            self.producer.abort();
+            self.producer.count_abort();
         }
     }
 }
@@ -120,17 +105,13 @@ pub struct Batch<'a, M: Memory = Mapped> {
     /// Behind the last message of the batch.
     end: Place,
     /// The commit word of the batch's first message, held back until `commit`.
-    first: Option<(u64, CommitWord)>,
+    first: Option<CommitWord>,
 }
 
 impl<'a, M: Memory> Batch<'a, M> {
     pub(crate) fn new(producer: &'a mut Producer<M>) -> Self {
         let end = producer.head;
-        Self {
-            producer,
-            end,
-            first: None,
-        }
+        Self { producer, end, first: None }
     }
 
     /// Adds a message and returns the sequence number that it will have.
@@ -145,11 +126,11 @@ impl<'a, M: Memory> Batch<'a, M> {
         let need = end + producer.geometry.alignment;
         if need - producer.head.position > capacity {
             // It would overwrite its own first record, and no consumer can make room for it.
-            return Err(PublishError::BatchTooLong {
-                capacity_bytes: capacity,
-            });
+            return Err(PublishError::BatchTooLong { capacity_bytes: capacity });
         }
-        producer.advance(need)?;
+        if need > producer.frontier {
+            producer.advance(need)?;
+        }
         if start != self.end.position {
             // Padding up to the end of the lap becomes part of the batch.
             self.hold_or_store(start, CommitWord::padding(self.end.sequence));
@@ -161,14 +142,8 @@ impl<'a, M: Memory> Batch<'a, M> {
         // borrows the one producer exclusively.
         unsafe { producer.memory.copy_in(offset, payload) };
         let sequence = self.end.sequence;
-        self.hold_or_store(
-            end,
-            CommitWord::message(sequence, payload.len(), Flags::WHOLE),
-        );
-        self.end = Place {
-            position: end,
-            sequence: sequence + 1,
-        };
+        self.hold_or_store(end, CommitWord::message(sequence, payload.len(), Flags::WHOLE));
+        self.end = Place { position: end, sequence: sequence + 1 };
         Ok(sequence)
     }
 
@@ -176,16 +151,13 @@ impl<'a, M: Memory> Batch<'a, M> {
     /// the others before that one is there.
     fn hold_or_store(&mut self, end: u64, word: CommitWord) {
         let producer = &mut *self.producer;
-        producer.clear_next(end);
+        producer.disarm(end, word.next_sequence(self.end.sequence));
         if self.first.is_none() {
-            self.first = Some((end, word));
+            self.first = Some(word);
         } else {
             // Relaxed: published by the first word's release.
             let offset = producer.geometry.offset(self.end.position);
-            producer
-                .memory
-                .word(offset)
-                .store(word.0, Ordering::Relaxed);
+            producer.memory.word(offset).store(word.0, Ordering::Relaxed);
         }
     }
 
@@ -202,10 +174,8 @@ impl<'a, M: Memory> Batch<'a, M> {
     /// Publishes the batch and returns how many messages it held.
     pub fn commit(mut self) -> u64 {
         let count = self.len();
-        if let Some((end, word)) = self.first.take() {
-            self.producer.publish_word(end, word);
-            self.producer.head = self.end;
-            self.producer.after_commit();
+        if let Some(word) = self.first.take() {
+            self.producer.commit_batch(word, self.end);
         }
         count
     }
@@ -214,7 +184,7 @@ impl<'a, M: Memory> Batch<'a, M> {
 impl<M: Memory> Drop for Batch<'_, M> {
     fn drop(&mut self) {
         if self.first.is_some() {
-            self.producer.abort();
+            self.producer.count_abort();
         }
     }
 }

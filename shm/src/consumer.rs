@@ -24,6 +24,9 @@ const CURSOR_BATCH_BYTES: u64 = 4096;
 /// Attempts to join at a place that a flat-out producer keeps overwriting.
 const JOIN_ATTEMPTS: usize = 1000;
 
+/// A consumer looks for trouble after this many polls that found nothing.
+const EMPTY_POLLS_CHECKED: u32 = 256;
+
 /// One message, as delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
@@ -86,6 +89,7 @@ pub struct Consumer<M: Memory = Mapped> {
     buffer: Box<[u8]>,
     /// Messages below this are passed over: the consumer asked to start there.
     first_wanted: u64,
+    empty_polls: u32,
     not_sync: PhantomData<Cell<()>>,
 }
 
@@ -94,19 +98,13 @@ impl<M: Memory> Consumer<M> {
         let gating = join.owner.gating && join.slot.is_some();
         let copies = !gating || geometry.lossy || geometry.evictable;
         let mut consumer = Self {
-            next: Place {
-                position: 0,
-                sequence: 0,
-            },
+            next: Place { position: 0, sequence: 0 },
             published: 0,
             cursor_batch: CURSOR_BATCH_BYTES.min(geometry.capacity / 8),
             slot: None,
-            buffer: if copies {
-                vec![0; geometry.max_message].into()
-            } else {
-                Box::default()
-            },
+            buffer: if copies { vec![0; geometry.max_message].into() } else { Box::default() },
             first_wanted: 0,
+            empty_polls: 0,
             memory,
             geometry,
             not_sync: PhantomData,
@@ -165,10 +163,14 @@ impl<M: Memory> Consumer<M> {
             match step {
                 Step::Record(word) => self.next = place.after(&self.geometry, word),
                 Step::Corrupt(word) => {
-                    return Err(RingError::Corrupt {
-                        position: place.position,
-                        word: word.0,
-                    });
+                    return Err(RingError::Corrupt { position: place.position, word: word.0 });
+                }
+                Step::Head
+                    if !wanted && checkpoint::is_missing(&self.memory, &self.geometry, place) =>
+                {
+                    let word = self.memory.word(self.geometry.offset(place.position));
+                    let word = word.load(Ordering::Relaxed);
+                    return Err(RingError::Corrupt { position: place.position, word });
                 }
                 Step::Head => break,
             }
@@ -182,10 +184,7 @@ impl<M: Memory> Consumer<M> {
                 if attempt == 0 {
                     return Ok(false);
                 }
-                return Err(RingError::SequenceGone {
-                    wanted,
-                    oldest: self.next.sequence,
-                });
+                return Err(RingError::SequenceGone { wanted, oldest: self.next.sequence });
             }
             self.first_wanted = wanted;
         }
@@ -223,56 +222,56 @@ impl<M: Memory> Consumer<M> {
         if !self.buffer.is_empty() {
             return self.poll_copying(limit, &mut handler);
         }
+        let g = self.geometry;
+        let first_wanted = self.first_wanted;
         let mut count = 0;
-        let mut result = Ok(());
+        let mut odd = false;
+        let mut progress = Progress { next: self.next, consumer: self };
         while count < limit {
-            let offset = self.geometry.offset(self.next.position);
+            let Place { position, sequence } = progress.next;
+            let memory = &progress.consumer.memory;
+            let offset = g.offset(position);
             // Relaxed load and acquire fence: works on a read-only mapping, and an empty poll
             // needs no ordering.
-            let word = CommitWord(self.memory.word(offset).load(Ordering::Relaxed));
-            if !word.is(self.next.sequence) {
-                if word.0 != 0 && count == 0 {
-                    result = Err(self.unexpected(word));
-                }
+            let word = CommitWord(memory.word(offset).load(Ordering::Relaxed));
+            if !word.is(sequence) {
                 break;
             }
             fence(Ordering::Acquire); // pairs with: COMMIT
-            let lap_end = self.geometry.lap_end(self.next.position);
-            let end = self.next.position + self.geometry.record_bytes(word.len());
-            if word.is_padding() && lap_end - self.next.position < self.geometry.capacity {
-                self.next.position = lap_end;
+            let bytes = g.record_bytes(word.len());
+            if word.is_padding_or_longer_than(g.max_message) || !g.fits_lap(position, bytes) {
+                odd = !word.is_padding() || g.fits_lap(position, g.capacity);
+                if odd {
+                    break;
+                }
+                progress.next.position = g.lap_end(position);
                 continue;
             }
-            if word.is_padding() || word.len() > self.geometry.max_message || end > lap_end {
-                if count == 0 {
-                    result = Err(self.unexpected(word));
-                }
-                break;
-            }
-            if self.next.sequence >= self.first_wanted {
+            if sequence >= first_wanted {
                 // SAFETY: the record is committed, lies within the data (checked above) and at or
                 // above our published cursor, so the producer does not write it while this lives.
-                let payload =
-                    unsafe { self.memory.bytes(offset + RECORD_HEADER_BYTES, word.len()) };
-                handler(Message {
-                    sequence: self.next.sequence,
-                    payload,
-                    flags: word.flags(),
-                });
+                let payload = unsafe { memory.bytes(offset + RECORD_HEADER_BYTES, word.len()) };
+                handler(Message { sequence, payload, flags: word.flags() });
                 count += 1;
             }
-            self.next = Place {
-                position: end,
-                sequence: self.next.sequence + 1,
-            };
-            if end - self.published >= self.cursor_batch {
-                self.publish_cursor();
+            progress.next = Place { position: position + bytes, sequence: sequence + 1 };
+            if position - progress.consumer.published >= progress.consumer.cursor_batch {
+                progress.publish();
             }
         }
-        if self.next.position != self.published {
-            self.publish_cursor();
+        drop(progress);
+        if count == 0 && (odd || self.is_suspicious()) {
+            return self.look_closer().map_or(Ok(0), Err);
         }
-        result.map(|()| count)
+        Ok(count)
+    }
+
+    /// Whether so many polls in a row found nothing that it is time to make sure that nothing is
+    /// wrong: a consumer set aside by the producer, or a damaged ring, looks like an idle one.
+    #[inline(always)]
+    fn is_suspicious(&mut self) -> bool {
+        self.empty_polls = self.empty_polls.wrapping_add(1);
+        self.empty_polls.is_multiple_of(EMPTY_POLLS_CHECKED)
     }
 
     /// `poll` through the private buffer, validating each copy.
@@ -295,7 +294,7 @@ impl<M: Memory> Consumer<M> {
             fence(Ordering::Acquire);
             if self.next.position < checkpoint::oldest_position(&self.memory, &self.geometry) {
                 if count == 0 {
-                    result = Err(self.overrun());
+                    result = self.overrun().map_or(Ok(()), Err);
                 }
                 break;
             }
@@ -304,23 +303,21 @@ impl<M: Memory> Consumer<M> {
                     if place.sequence >= self.first_wanted {
                         let payload = &self.buffer[..word.len()];
                         let flags = word.flags();
-                        handler(Message {
-                            sequence: place.sequence,
-                            payload,
-                            flags,
-                        });
+                        handler(Message { sequence: place.sequence, payload, flags });
                         count += 1;
                     }
                     self.next = place.after(&self.geometry, word);
                 }
-                Step::Head => break,
+                Step::Head => {
+                    if count == 0 && self.is_suspicious() {
+                        result = self.look_closer().map_or(Ok(()), Err);
+                    }
+                    break;
+                }
                 Step::Corrupt(word) => {
                     if count == 0 {
                         let position = place.position;
-                        result = Err(PollError::Corrupt {
-                            position,
-                            word: word.0,
-                        });
+                        result = Err(PollError::Corrupt { position, word: word.0 });
                     }
                     break;
                 }
@@ -335,54 +332,52 @@ impl<M: Memory> Consumer<M> {
         result.map(|()| count)
     }
 
-    /// What a word that is not the expected one means.
+    /// What it means that the next message is not there, if anything.
     #[cold]
-    fn unexpected(&mut self, word: CommitWord) -> PollError {
-        // pairs with: FRONTIER
-        fence(Ordering::Acquire);
-        if self.next.position < checkpoint::oldest_position(&self.memory, &self.geometry) {
+    fn look_closer(&mut self) -> Option<PollError> {
+        let (memory, g) = (&self.memory, &self.geometry);
+        let mut place = self.next;
+        let step = checkpoint::step(memory, g, &mut place);
+        fence(Ordering::Acquire); // pairs with: FRONTIER
+        if self.next.position < checkpoint::oldest_position(memory, g) {
             return self.overrun();
         }
-        PollError::Corrupt {
-            position: self.next.position,
-            word: word.0,
+        let Place { position, .. } = place;
+        match step {
+            Step::Record(_) => None,
+            Step::Corrupt(word) => Some(PollError::Corrupt { position, word: word.0 }),
+            Step::Head if checkpoint::is_missing(memory, g, place) => {
+                let word = memory.word(g.offset(position)).load(Ordering::Relaxed);
+                Some(PollError::Corrupt { position, word })
+            }
+            Step::Head => None,
         }
     }
 
     /// The producer has overwritten the next message: go on half a ring behind it (so that it is
     /// not lapped again at once), and say exactly what was missed.
     #[cold]
-    fn overrun(&mut self) -> PollError {
-        if self
-            .slot
-            .as_ref()
-            .is_some_and(|slot| slot.was_evicted(&self.memory))
-        {
-            return PollError::Evicted {
-                next: self.next.sequence,
-            };
+    fn overrun(&mut self) -> Option<PollError> {
+        if self.slot.as_ref().is_some_and(|slot| slot.was_evicted(&self.memory)) {
+            return Some(PollError::Evicted { next: self.next_sequence() });
         }
         let Some((_, newest)) = checkpoint::read_checkpoint(&self.memory) else {
-            return PollError::Unsteady;
+            return Some(PollError::Unsteady);
         };
         if newest.check(&self.geometry).is_err() || newest.sequence < self.next.sequence {
-            return PollError::Corrupt {
-                position: newest.position,
-                word: 0,
-            };
+            return Some(PollError::Corrupt { position: newest.position, word: 0 });
         }
         let half = newest.position.saturating_sub(self.geometry.capacity / 2);
         let resumed = checkpoint::place_at_or_after(&self.memory, &self.geometry, half, newest);
-        let first = self.next.sequence.max(self.first_wanted);
-        let missed = resumed.sequence.saturating_sub(first);
+        let missed = resumed.sequence.saturating_sub(self.next_sequence());
         self.next = resumed;
+        if missed == 0 {
+            return None; // only messages in front of where this consumer asked to start
+        }
         if let Some(slot) = &self.slot {
             slot.add_missed(&self.memory, missed);
         }
-        PollError::Lapped {
-            missed,
-            resumed_at: resumed.sequence,
-        }
+        Some(PollError::Lapped { missed, resumed_at: resumed.sequence })
     }
 
     #[inline(always)]
@@ -421,15 +416,39 @@ impl<M: Memory> Consumer<M> {
         // taken the mark away also moves the epoch on, and the sleep below ends.
         fence(Ordering::Acquire);
         // Relaxed: ordered by the fence.
-        self.memory
-            .word(self.geometry.table + TABLE_PARKED)
-            .store(1, Ordering::Relaxed);
+        self.memory.word(self.geometry.table + TABLE_PARKED).store(1, Ordering::Relaxed);
         fence(Ordering::SeqCst); // pairs with: PARK
         let offset = self.geometry.offset(self.next.position);
-        if self.memory.word(offset).load(Ordering::Relaxed) == 0
+        let word = CommitWord(self.memory.word(offset).load(Ordering::Relaxed));
+        if !word.is(self.next.sequence)
             && self.memory.word(PRODUCER_STATE).load(Ordering::Relaxed) != STATE_CLOSED
         {
             self.memory.park(WAKE_EPOCH, epoch as u32, timeout);
+        }
+    }
+}
+
+/// How far a poll has come: kept apart so that it stays in registers, and written back however
+/// the poll ends (also by a panic of the handler).
+struct Progress<'a, M: Memory> {
+    next: Place,
+    consumer: &'a mut Consumer<M>,
+}
+
+impl<M: Memory> Progress<'_, M> {
+    #[inline(always)]
+    fn publish(&mut self) {
+        self.consumer.next = self.next;
+        self.consumer.publish_cursor();
+    }
+}
+
+impl<M: Memory> Drop for Progress<'_, M> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.consumer.next = self.next;
+        if self.next.position != self.consumer.published {
+            self.consumer.publish_cursor();
         }
     }
 }

@@ -36,10 +36,7 @@ pub fn ring_path(directory: &Path, name: &str) -> Result<PathBuf, RingError> {
     } else {
         return Ok(directory.join(format!("{name}.{EXTENSION}")));
     };
-    Err(RingError::BadName {
-        name: name.to_owned(),
-        reason,
-    })
+    Err(RingError::BadName { name: name.to_owned(), reason })
 }
 
 /// Names of all rings in `directory`, sorted; none if there is no such directory.
@@ -47,11 +44,7 @@ pub fn ring_path(directory: &Path, name: &str) -> Result<PathBuf, RingError> {
 /// # Errors
 /// [`RingError::System`] if the directory cannot be read.
 pub fn list(directory: &Path) -> Result<Vec<String>, RingError> {
-    let failed = |source| RingError::System {
-        what: "read",
-        path: directory.to_path_buf(),
-        source,
-    };
+    let failed = |source| RingError::System { what: "read", path: directory.to_path_buf(), source };
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -80,10 +73,7 @@ pub fn remove(directory: &Path, name: &str, force: bool) -> Result<(), RingError
     if !force {
         let file = open(&path, false)?;
         if lease::held_by_another(&file, PRODUCER_PAGE) {
-            return Err(RingError::ProducerAlive {
-                pid: producer_pid(&file),
-                path,
-            });
+            return Err(RingError::ProducerAlive { pid: producer_pid(&file), path });
         }
     }
     fs::remove_file(&path).map_err(|error| refused(error, &path, "remove"))
@@ -101,27 +91,17 @@ pub(crate) fn producer_pid(file: &File) -> u32 {
 
 /// Opens a ring's file: never through a symbolic link, never anything but a regular file.
 pub(crate) fn open(path: &Path, write: bool) -> Result<File, RingError> {
-    let what = if write {
-        "open it for reading and writing"
-    } else {
-        "read it"
-    };
+    let what = if write { "open it for reading and writing" } else { "read it" };
     let file = OpenOptions::new()
         .read(true)
         .write(write)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)
         .map_err(|error| refused(error, path, what))?;
-    let metadata = file
-        .metadata()
-        .map_err(|error| refused(error, path, what))?;
+    let metadata = file.metadata().map_err(|error| refused(error, path, what))?;
     if !metadata.is_file() {
         let source = io::Error::from(ErrorKind::InvalidInput);
-        return Err(RingError::System {
-            what: "not a regular file:",
-            path: path.into(),
-            source,
-        });
+        return Err(RingError::System { what: "not a regular file:", path: path.into(), source });
     }
     Ok(file)
 }
@@ -139,11 +119,7 @@ fn refused(error: io::Error, path: &Path, what: &'static str) -> RingError {
     match error.kind() {
         ErrorKind::NotFound => RingError::NotFound { path },
         ErrorKind::PermissionDenied => RingError::Denied { path, what },
-        _ => RingError::System {
-            what,
-            path,
-            source: error,
-        },
+        _ => RingError::System { what, path, source: error },
     }
 }
 
@@ -155,10 +131,7 @@ pub(crate) fn ensure(directory: &Path) -> Result<(), RingError> {
     }
     let failed = |error| refused(error, directory, "create the directory");
     let shared = directory == Path::new(DEFAULT_DIRECTORY);
-    let made = DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory);
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.map_err(failed)?;
     if shared {
         fs::set_permissions(directory, Permissions::from_mode(0o1777)).map_err(failed)?;
@@ -178,19 +151,13 @@ impl Unnamed {
     pub(crate) fn create(directory: &Path, name: &str) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).mode(0o600);
-        let unnamed = options
-            .clone()
-            .custom_flags(libc::O_TMPFILE)
-            .open(directory);
+        let unnamed = options.clone().custom_flags(libc::O_TMPFILE).open(directory);
         match unnamed {
             Ok(file) => Ok(Self { file, hidden: None }),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {
                 let hidden = directory.join(format!(".{name}.{}.new", std::process::id()));
                 let file = options.create_new(true).open(&hidden)?;
-                Ok(Self {
-                    file,
-                    hidden: Some(hidden),
-                })
+                Ok(Self { file, hidden: Some(hidden) })
             }
             Err(error) => Err(error),
         }
@@ -226,18 +193,7 @@ mod tests {
     #[test]
     fn no_name_leaves_the_directory() {
         let directory = Path::new("/dev/shm/gapless");
-        for name in [
-            "",
-            ".",
-            "..",
-            "../x",
-            "a/b",
-            "/etc/passwd",
-            ".hidden",
-            "a b",
-            "a\0b",
-            "ü",
-        ] {
+        for name in ["", ".", "..", "../x", "a/b", "/etc/passwd", ".hidden", "a b", "a\0b", "ü"] {
             assert!(
                 matches!(ring_path(directory, name), Err(RingError::BadName { .. })),
                 "{name:?}"

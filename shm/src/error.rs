@@ -284,20 +284,10 @@ mod tests {
     #[test]
     fn errors_say_what_where_and_what_to_do() {
         let path = PathBuf::from("/dev/shm/gapless/orders.ring");
-        let text = RingError::ProducerAlive {
-            path: path.clone(),
-            pid: 7,
-        }
-        .to_string();
-        assert!(
-            text.contains("orders.ring") && text.contains("pid 7"),
-            "{text}"
-        );
+        let text = RingError::ProducerAlive { path: path.clone(), pid: 7 }.to_string();
+        assert!(text.contains("orders.ring") && text.contains("pid 7"), "{text}");
         let text = RingError::NoSpace { path, bytes: 4096 }.to_string();
-        assert!(
-            text.contains("4096 bytes") && text.contains("remount"),
-            "{text}"
-        );
+        assert!(text.contains("4096 bytes") && text.contains("remount"), "{text}");
         let text = PublishError::TooLong { len: 10, max: 5 }.to_string();
         assert!(text.contains("10 bytes") && text.contains('5'), "{text}");
     }

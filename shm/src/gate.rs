@@ -149,21 +149,14 @@ fn gating_cursor<M: Memory>(memory: &M, g: &Geometry, slot: usize, head: u64) ->
         }
         return Cursor::Gone;
     }
-    if head - cursor > g.capacity {
-        Cursor::Behind
-    } else {
-        Cursor::At(cursor)
-    }
+    if head - cursor > g.capacity { Cursor::Behind } else { Cursor::At(cursor) }
 }
 
 /// Adds one to a statistics word that only the producer writes (or whose exactness nobody needs).
 pub(crate) fn add<M: Memory>(memory: &M, offset: usize) {
     let word = memory.word(offset);
     // Relaxed: a statistic, ordered with nothing.
-    word.store(
-        word.load(Ordering::Relaxed).wrapping_add(1),
-        Ordering::Relaxed,
-    );
+    word.store(word.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
 }
 
 const _: () = assert!(SLOT_STATE == 0);

@@ -85,11 +85,7 @@ impl Header {
         let mut put = |offset: usize, field: &[u8]| {
             bytes[offset..offset + field.len()].copy_from_slice(field);
         };
-        let lossy = if self.mode == Mode::Lossy {
-            FLAG_LOSSY
-        } else {
-            0
-        };
+        let lossy = if self.mode == Mode::Lossy { FLAG_LOSSY } else { 0 };
         let parkable = if self.parkable { FLAG_PARKABLE } else { 0 };
         let evictable = if self.evictable { FLAG_EVICTABLE } else { 0 };
         put(0, &MAGIC);
@@ -118,11 +114,7 @@ impl Header {
     /// One for each thing that can be wrong, from the magic on.
     pub(crate) fn decode(bytes: &[u8], file_bytes: u64, path: &Path) -> Result<Self, RingError> {
         let path = || path.to_path_buf();
-        let short = |expected| RingError::BadLength {
-            path: path(),
-            found: file_bytes,
-            expected,
-        };
+        let short = |expected| RingError::BadLength { path: path(), found: file_bytes, expected };
         let Some(bytes) = bytes.first_chunk::<HEADER_BYTES>() else {
             return Err(short(SMALL_PAGE_BYTES as u64));
         };
@@ -130,39 +122,23 @@ impl Header {
         let long = |offset: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[offset + i]));
         let found: [u8; 8] = std::array::from_fn(|i| bytes[i]);
         if found != MAGIC {
-            return Err(RingError::BadMagic {
-                path: path(),
-                found,
-            });
+            return Err(RingError::BadMagic { path: path(), found });
         }
         if word(12) != BYTE_ORDER_MARK {
-            return Err(RingError::BadByteOrder {
-                path: path(),
-                found: word(12),
-            });
+            return Err(RingError::BadByteOrder { path: path(), found: word(12) });
         }
         if word(8) != LAYOUT_VERSION {
             let supported = LAYOUT_VERSION;
-            return Err(RingError::BadVersion {
-                path: path(),
-                found: word(8),
-                supported,
-            });
+            return Err(RingError::BadVersion { path: path(), found: word(8), supported });
         }
         let computed = crc32c::crc32c(&bytes[..HEADER_CHECKED_BYTES]);
         if word(HEADER_CHECKED_BYTES) != computed {
             let found = word(HEADER_CHECKED_BYTES);
-            return Err(RingError::BadChecksum {
-                path: path(),
-                found,
-                computed,
-            });
+            return Err(RingError::BadChecksum { path: path(), found, computed });
         }
         let flags = word(52);
         let name_bytes = word(80) as usize;
-        let name = bytes[84..84 + NAME_MAX_BYTES]
-            .get(..name_bytes)
-            .map(str::from_utf8);
+        let name = bytes[84..84 + NAME_MAX_BYTES].get(..name_bytes).map(str::from_utf8);
         let header = Self {
             name: match name {
                 Some(Ok(name)) => name.to_owned(),
@@ -175,11 +151,7 @@ impl Header {
             alignment_bytes: u64::from(word(40)),
             max_message_bytes: word(48) as usize,
             consumer_slots: word(44) as usize,
-            mode: if flags & FLAG_LOSSY != 0 {
-                Mode::Lossy
-            } else {
-                Mode::Lossless
-            },
+            mode: if flags & FLAG_LOSSY != 0 { Mode::Lossy } else { Mode::Lossless },
             parkable: flags & FLAG_PARKABLE != 0,
             evictable: flags & FLAG_EVICTABLE != 0,
             file_bytes: long(16),
@@ -201,11 +173,7 @@ impl Header {
         let capacity = self.capacity_bytes;
         let granule = self.granule_bytes;
         let require = |sound: bool, field: &'static str, value: u64| {
-            if sound {
-                Ok(())
-            } else {
-                Err(bad(path, field, value))
-            }
+            if sound { Ok(()) } else { Err(bad(path, field, value)) }
         };
         require(
             capacity.is_power_of_two()
@@ -214,17 +182,9 @@ impl Header {
             capacity,
         )?;
         let alignment = self.alignment_bytes;
-        require(
-            matches!(alignment, 16 | 32 | 64 | 128),
-            "alignment",
-            alignment,
-        )?;
+        require(matches!(alignment, 16 | 32 | 64 | 128), "alignment", alignment)?;
         let slots = self.consumer_slots as u64;
-        require(
-            (1..=u64::from(CONSUMER_SLOTS_MAX)).contains(&slots),
-            "consumer slots",
-            slots,
-        )?;
+        require((1..=u64::from(CONSUMER_SLOTS_MAX)).contains(&slots), "consumer slots", slots)?;
         require(
             granule.is_power_of_two() && (4096..=1 << 30).contains(&granule),
             "granule",
@@ -234,22 +194,14 @@ impl Header {
         let max = self.max_message_bytes;
         require((1..=largest).contains(&max), "max message", max as u64)?;
         let first = self.first_sequence;
-        require(
-            first <= crate::checkpoint::SEQUENCE_MAX,
-            "first sequence",
-            first,
-        )?;
+        require(first <= crate::checkpoint::SEQUENCE_MAX, "first sequence", first)?;
         let expected = self.geometry().file_bytes as u64;
         require(self.file_bytes == expected, "file length", self.file_bytes)
     }
 }
 
 fn bad(path: &Path, field: &'static str, value: u64) -> RingError {
-    RingError::BadHeader {
-        path: path.to_path_buf(),
-        field,
-        value,
-    }
+    RingError::BadHeader { path: path.to_path_buf(), field, value }
 }
 
 #[cfg(all(test, not(loom)))]
@@ -288,10 +240,7 @@ mod tests {
     fn encoding_is_as_documented_and_reads_back() {
         let bytes = sample().encode();
         assert_eq!(&bytes[..16], b"GAPLESS\0\x01\0\0\0\x04\x03\x02\x01");
-        assert_eq!(
-            &bytes[32..56],
-            b"\0\0\x10\0\0\0\0\0\x40\0\0\0\x40\0\0\0\xe8\x03\0\0\x03\0\0\0"
-        );
+        assert_eq!(&bytes[32..56], b"\0\0\x10\0\0\0\0\0\x40\0\0\0\x40\0\0\0\xe8\x03\0\0\x03\0\0\0");
         assert_eq!(&bytes[80..92], b"\x06\0\0\0orders\0\0");
         let read = Header::decode(&bytes, sample().file_bytes, Path::new("x.ring"));
         assert_eq!(read.unwrap(), sample());
@@ -304,33 +253,17 @@ mod tests {
         let good = sample().encode();
         let mut bytes = good;
         bytes[0] = b'g';
-        assert!(matches!(
-            Header::decode(&bytes, len, path),
-            Err(RingError::BadMagic { .. })
-        ));
+        assert!(matches!(Header::decode(&bytes, len, path), Err(RingError::BadMagic { .. })));
         bytes = good;
         bytes[8] = 9;
         let error = Header::decode(&bytes, len, path).unwrap_err();
-        assert!(matches!(
-            error,
-            RingError::BadVersion {
-                found: 9,
-                supported: 1,
-                ..
-            }
-        ));
+        assert!(matches!(error, RingError::BadVersion { found: 9, supported: 1, .. }));
         bytes = good;
         bytes[12..16].reverse();
-        assert!(matches!(
-            Header::decode(&bytes, len, path),
-            Err(RingError::BadByteOrder { .. })
-        ));
+        assert!(matches!(Header::decode(&bytes, len, path), Err(RingError::BadByteOrder { .. })));
         bytes = good;
         bytes[33] ^= 1;
-        assert!(matches!(
-            Header::decode(&bytes, len, path),
-            Err(RingError::BadChecksum { .. })
-        ));
+        assert!(matches!(Header::decode(&bytes, len, path), Err(RingError::BadChecksum { .. })));
         let cut = Header::decode(&good, len - 1, path);
         assert!(matches!(cut, Err(RingError::BadLength { .. })));
         let cut = Header::decode(&good[..100], 100, path);

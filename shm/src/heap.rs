@@ -18,19 +18,14 @@ pub struct Heap {
 
 impl Heap {
     pub(crate) fn zeroed(bytes: usize) -> Self {
-        Self {
-            words: (0..bytes.div_ceil(8)).map(|_| AtomicU64::new(0)).collect(),
-        }
+        Self { words: (0..bytes.div_ceil(8)).map(|_| AtomicU64::new(0)).collect() }
     }
 
     /// Address of `len` bytes at `offset`; panics outside the block.
     fn pointer(&self, offset: usize, len: usize) -> *mut u8 {
         assert!(offset + len <= self.words.len() * 8);
         // `Arc::as_ptr` covers the whole slice, so the pointer may walk all of it.
-        Arc::as_ptr(&self.words)
-            .cast::<u8>()
-            .cast_mut()
-            .wrapping_add(offset)
+        Arc::as_ptr(&self.words).cast::<u8>().cast_mut().wrapping_add(offset)
     }
 }
 
@@ -62,8 +57,7 @@ impl Access for Heap {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
             // Relaxed: published by the commit word, or thrown away by the reader's validation.
-            self.word(offset + i * 8)
-                .store(u64::from_le_bytes(word), Ordering::Relaxed);
+            self.word(offset + i * 8).store(u64::from_le_bytes(word), Ordering::Relaxed);
         }
     }
 

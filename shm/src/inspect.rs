@@ -139,10 +139,7 @@ impl Inspector {
     /// # Errors
     /// As for [`open_file`](Self::open_file), and [`RingError::BadName`].
     pub fn open(name: &str) -> Result<Self, RingError> {
-        Self::open_file(&directory::ring_path(
-            &directory::default_directory(),
-            name,
-        )?)
+        Self::open_file(&directory::ring_path(&directory::default_directory(), name)?)
     }
 
     /// Opens a ring by the path of its file.
@@ -154,18 +151,10 @@ impl Inspector {
         let file: File = directory::open(path, false)?;
         let header = read_header(&file, path)?;
         let geometry = header.geometry();
-        let options = MapOptions {
-            prefault: false,
-            lock: LockMemory::Never,
-            huge: HugePages::Default,
-        };
+        let options =
+            MapOptions { prefault: false, lock: LockMemory::Never, huge: HugePages::Default };
         let memory = Mapped::new(file, path, &geometry, Protection::Reader, options)?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            header,
-            geometry,
-            memory,
-        })
+        Ok(Self { path: path.to_path_buf(), header, geometry, memory })
     }
 
     /// What the ring was created as.
@@ -193,12 +182,7 @@ impl Inspector {
             (place, Walked::Head) => (place, None),
             (place, Walked::Corrupt(word)) => {
                 let position = place.position;
-                (
-                    place,
-                    Some(format!(
-                        "corrupt record at position {position}: word {word:#018x}"
-                    )),
-                )
+                (place, Some(format!("corrupt record at position {position}: word {word:#018x}")))
             }
             (place, Walked::Overtaken) => (place, None),
         };
@@ -270,10 +254,7 @@ impl Inspector {
         let newest = self.newest()?;
         let start = checkpoint::find_place(&self.memory, &self.geometry, Some(from), newest);
         if start.sequence > from {
-            return Err(RingError::SequenceGone {
-                wanted: from,
-                oldest: start.sequence,
-            });
+            return Err(RingError::SequenceGone { wanted: from, oldest: start.sequence });
         }
         let mut count = 0;
         let mut visit = |record: Record<'_>| {
@@ -284,10 +265,9 @@ impl Inspector {
         };
         match self.walk(start, to, &mut visit) {
             (_, Walked::Head) => Ok(count),
-            (place, Walked::Corrupt(word)) => Err(RingError::Corrupt {
-                position: place.position,
-                word,
-            }),
+            (place, Walked::Corrupt(word)) => {
+                Err(RingError::Corrupt { position: place.position, word })
+            }
             (_, Walked::Overtaken) => Err(RingError::Unsteady),
         }
     }
@@ -311,9 +291,7 @@ impl Inspector {
             // Where the next record starts, unless padding stands there.
             let mut behind = start.position;
             let (end, walked) = self.walk(start, u64::MAX, &mut |record| {
-                let Message {
-                    sequence, payload, ..
-                } = record.message;
+                let Message { sequence, payload, .. } = record.message;
                 let here = [behind, record.position];
                 for place in indexed
                     .iter()
@@ -381,19 +359,16 @@ impl Inspector {
                 return (before, Walked::Overtaken);
             }
             match step {
+                Step::Head if checkpoint::is_missing(&self.memory, g, place) => {
+                    return (place, Walked::Corrupt(self.load(g.offset(place.position))));
+                }
                 Step::Head => return (place, Walked::Head),
                 Step::Corrupt(word) => return (place, Walked::Corrupt(word.0)),
                 Step::Record(word) => {
                     let payload = &buffer[..word.len()];
-                    let message = Message {
-                        sequence: place.sequence,
-                        payload,
-                        flags: word.flags(),
-                    };
-                    visit(Record {
-                        position: place.position,
-                        message,
-                    });
+                    let message =
+                        Message { sequence: place.sequence, payload, flags: word.flags() };
+                    visit(Record { position: place.position, message });
                     place = place.after(g, word);
                 }
             }

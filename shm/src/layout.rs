@@ -78,7 +78,10 @@
 //! ```
 //!
 //! Flags: 0x80 committed (always set), 0x40 padding to the end of the data, 0x01 begins and
-//! 0x02 ends a message (both on a whole message). A zero word is "not written yet".
+//! 0x02 ends a message (both on a whole message). A word with another sequence than the one
+//! expected there is "not written yet", whatever an earlier lap left: before a producer commits a
+//! record it looks at the word behind it, and zeroes that word if it could be taken for the next
+//! record.
 //!
 //! An OFD write lock on byte 0 of the producer page is the producer's lease, one on byte 0 of a slot that
 //! consumer's.
@@ -165,6 +168,9 @@ const _: () = {
 pub(crate) struct Geometry {
     pub(crate) capacity: u64,
     pub(crate) alignment: u64,
+    /// `capacity - 1` and `alignment - 1`, which the hot path would else compute each time.
+    capacity_mask: u64,
+    alignment_mask: u64,
     pub(crate) max_message: usize,
     pub(crate) slots: usize,
     pub(crate) table: usize,
@@ -184,6 +190,8 @@ impl Geometry {
         Self {
             capacity,
             alignment,
+            capacity_mask: capacity - 1,
+            alignment_mask: alignment - 1,
             max_message: Self::largest_message(capacity, alignment),
             slots,
             table,
@@ -205,19 +213,25 @@ impl Geometry {
     /// Bytes a payload of `len` occupies in the data, commit word and padding included.
     #[inline(always)]
     pub(crate) fn record_bytes(&self, len: usize) -> u64 {
-        (len as u64 + RECORD_HEADER_BYTES as u64 + self.alignment - 1) & !(self.alignment - 1)
+        (len as u64 + RECORD_HEADER_BYTES as u64 + self.alignment_mask) & !self.alignment_mask
     }
 
     /// File offset of a stream position.
     #[inline(always)]
     pub(crate) fn offset(&self, position: u64) -> usize {
-        self.data + (position & (self.capacity - 1)) as usize
+        self.data + (position & self.capacity_mask) as usize
+    }
+
+    /// Whether a record of `bytes` at `position` stays within its lap.
+    #[inline(always)]
+    pub(crate) fn fits_lap(&self, position: u64, bytes: u64) -> bool {
+        (position & self.capacity_mask) + bytes <= self.capacity
     }
 
     /// First position of the next lap.
     #[inline(always)]
     pub(crate) fn lap_end(&self, position: u64) -> u64 {
-        (position & !(self.capacity - 1)) + self.capacity
+        (position | self.capacity_mask) + 1
     }
 
     /// How far the frontier runs ahead of the head: 1/64 of the ring, 16 KiB at most, so that the
@@ -230,7 +244,7 @@ impl Geometry {
     /// Index entry that covers a position.
     #[inline(always)]
     pub(crate) fn index_entry(&self, position: u64) -> u64 {
-        (position & (self.capacity - 1)) * INDEX_ENTRIES / self.capacity
+        (position & self.capacity_mask) * INDEX_ENTRIES / self.capacity
     }
 
     pub(crate) fn index_offset(&self, entry: u64) -> usize {

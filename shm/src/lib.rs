@@ -33,11 +33,7 @@
 //!
 //! The file is described byte by byte in [`layout`].
 
-#[cfg(not(all(
-    target_os = "linux",
-    target_pointer_width = "64",
-    target_endian = "little"
-)))]
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
 compile_error!(
     "gapless-shm needs 64-bit little-endian Linux: its layout and leases are built on it"
 );

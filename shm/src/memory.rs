@@ -27,10 +27,7 @@ pub trait Access: Send + 'static {
     /// # Safety
     /// The caller is the ring's one producer, the range lies between its head and its frontier,
     /// and no other slice of the range lives.
-    #[expect(
-        clippy::mut_from_ref,
-        reason = "shared memory: exclusivity is the caller's duty"
-    )]
+    #[expect(clippy::mut_from_ref, reason = "shared memory: exclusivity is the caller's duty")]
     unsafe fn bytes_mut(&self, offset: usize, len: usize) -> &mut [u8];
 
     /// Copies `from` to `offset`, which is 8-byte aligned.

@@ -77,23 +77,15 @@ struct Placement {
 
 impl Default for Placement {
     fn default() -> Self {
-        let map = MapOptions {
-            prefault: true,
-            lock: LockMemory::default(),
-            huge: HugePages::default(),
-        };
-        Self {
-            directory: None,
-            map,
-        }
+        let map =
+            MapOptions { prefault: true, lock: LockMemory::default(), huge: HugePages::default() };
+        Self { directory: None, map }
     }
 }
 
 impl Placement {
     fn directory(&self) -> PathBuf {
-        self.directory
-            .clone()
-            .unwrap_or_else(directory::default_directory)
+        self.directory.clone().unwrap_or_else(directory::default_directory)
     }
 
     fn path(&self, name: &str) -> Result<PathBuf, RingError> {
@@ -193,17 +185,15 @@ impl RingOptions {
         let header = self.header(name, granule)?;
         let geometry = header.geometry();
         let unnamed = Unnamed::create(&dir, name).map_err(|error| match error.kind() {
-            io::ErrorKind::PermissionDenied => RingError::Denied {
-                path: path.clone(),
-                what: "create it",
-            },
+            io::ErrorKind::PermissionDenied => {
+                RingError::Denied { path: path.clone(), what: "create it" }
+            }
             _ => failed("create")(error),
         })?;
         let file = unnamed.file.try_clone().map_err(failed("open"))?;
         allocate(&file, &path, header.file_bytes)?;
         let mode = Permissions::from_mode(self.file_mode.unwrap_or(0o600));
-        file.set_permissions(mode)
-            .map_err(failed("set the mode of"))?;
+        file.set_permissions(mode).map_err(failed("set the mode of"))?;
         if !lease::acquire(&file, PRODUCER_PAGE).map_err(failed("lock"))? {
             return Err(RingError::Exists { path });
         }
@@ -232,16 +222,9 @@ impl RingOptions {
         let file = directory::open(&path, true)?;
         let header = read_header(&file, &path)?;
         self.compare(&header, &path)?;
-        let failed = |source| RingError::System {
-            what: "lock",
-            path: path.clone(),
-            source,
-        };
+        let failed = |source| RingError::System { what: "lock", path: path.clone(), source };
         if !lease::acquire(&file, PRODUCER_PAGE).map_err(failed)? {
-            return Err(RingError::ProducerAlive {
-                pid: directory::producer_pid(&file),
-                path,
-            });
+            return Err(RingError::ProducerAlive { pid: directory::producer_pid(&file), path });
         }
         if !directory::is_current(&file, &path) {
             return Err(RingError::NotFound { path }); // removed since it was opened
@@ -282,14 +265,7 @@ impl RingOptions {
         let memory = Heap::zeroed(geometry.file_bytes);
         format(&memory, &header, &geometry);
         let producer = Producer::start(memory.clone(), geometry, std::process::id())?;
-        Ok((
-            producer,
-            HeapRing {
-                memory,
-                geometry,
-                taking: Arc::default(),
-            },
-        ))
+        Ok((producer, HeapRing { memory, geometry, taking: Arc::default() }))
     }
 
     /// Page size of the directory's file system, and whether that is hugetlbfs.
@@ -307,10 +283,7 @@ impl RingOptions {
             let reason = "the directory is not on hugetlbfs: reserve pages (sysctl \
                           vm.nr_hugepages=N), mount -t hugetlbfs none DIR, and name DIR"
                 .into();
-            return Err(RingError::NoHugePages {
-                path: path(),
-                reason,
-            });
+            return Err(RingError::NoHugePages { path: path(), reason });
         }
         Ok((SMALL_PAGE_BYTES as u64, false))
     }
@@ -318,30 +291,20 @@ impl RingOptions {
     /// Checks the options and makes a header of them.
     fn header(&self, name: &str, granule: u64) -> Result<Header, RingError> {
         let refuse = |option, value, expected: &str| {
-            Err(RingError::BadOption {
-                option,
-                value,
-                expected: expected.to_owned(),
-            })
+            Err(RingError::BadOption { option, value, expected: expected.to_owned() })
         };
         let capacity = self.capacity_bytes.unwrap_or(CAPACITY_DEFAULT_BYTES);
         if !capacity.is_power_of_two()
             || !(CAPACITY_MIN_BYTES..=CAPACITY_MAX_BYTES).contains(&capacity)
         {
-            return refuse(
-                "capacity_bytes",
-                capacity,
-                "a power of two from 4 KiB to 1 TiB",
-            );
+            return refuse("capacity_bytes", capacity, "a power of two from 4 KiB to 1 TiB");
         }
         let alignment = self.alignment_bytes.unwrap_or(ALIGNMENT_DEFAULT_BYTES);
         if !matches!(alignment, 16 | 32 | 64 | 128) {
             return refuse("alignment_bytes", alignment, "16, 32, 64 or 128");
         }
         let largest = Geometry::largest_message(capacity, alignment) as u64;
-        let max_message = self
-            .max_message_bytes
-            .unwrap_or((capacity / 8).min(largest));
+        let max_message = self.max_message_bytes.unwrap_or((capacity / 8).min(largest));
         if !(1..=largest).contains(&max_message) {
             let expected = format!("1 to {largest} with this capacity and alignment");
             return refuse("max_message_bytes", max_message, &expected);
@@ -357,15 +320,9 @@ impl RingOptions {
         let mode = self.mode.unwrap_or_default();
         let evictable = self.evictable.unwrap_or(false);
         if evictable && mode == Mode::Lossy {
-            return refuse(
-                "evictable",
-                1,
-                "a lossless ring: nobody holds up a lossy one",
-            );
+            return refuse("evictable", 1, "a lossless ring: nobody holds up a lossy one");
         }
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut header = Header {
             name: name.to_owned(),
             session: new_session(now.as_micros() as u64),
@@ -389,47 +346,22 @@ impl RingOptions {
     fn compare(&self, header: &Header, path: &Path) -> Result<(), RingError> {
         let pairs = [
             ("capacity_bytes", self.capacity_bytes, header.capacity_bytes),
-            (
-                "alignment_bytes",
-                self.alignment_bytes,
-                header.alignment_bytes,
-            ),
-            (
-                "max_message_bytes",
-                self.max_message_bytes,
-                header.max_message_bytes as u64,
-            ),
-            (
-                "consumer_slots",
-                self.consumer_slots.map(u64::from),
-                header.consumer_slots as u64,
-            ),
+            ("alignment_bytes", self.alignment_bytes, header.alignment_bytes),
+            ("max_message_bytes", self.max_message_bytes, header.max_message_bytes as u64),
+            ("consumer_slots", self.consumer_slots.map(u64::from), header.consumer_slots as u64),
             (
                 "lossy",
                 self.mode.map(|m| (m == Mode::Lossy).into()),
                 (header.mode == Mode::Lossy).into(),
             ),
-            (
-                "parkable",
-                self.parkable.map(u64::from),
-                header.parkable.into(),
-            ),
-            (
-                "evictable",
-                self.evictable.map(u64::from),
-                header.evictable.into(),
-            ),
+            ("parkable", self.parkable.map(u64::from), header.parkable.into()),
+            ("evictable", self.evictable.map(u64::from), header.evictable.into()),
         ];
         for (option, wanted, existing) in pairs {
             if let Some(wanted) = wanted
                 && wanted != existing
             {
-                return Err(RingError::Differs {
-                    path: path.into(),
-                    option,
-                    existing,
-                    wanted,
-                });
+                return Err(RingError::Differs { path: path.into(), option, existing, wanted });
             }
         }
         Ok(())
@@ -451,15 +383,8 @@ fn new_session(unix_us: u64) -> u64 {
 fn allocate(file: &std::fs::File, path: &Path, bytes: u64) -> Result<(), RingError> {
     use nix::errno::Errno;
     use nix::fcntl::{FallocateFlags, fallocate};
-    let no_space = || RingError::NoSpace {
-        path: path.to_path_buf(),
-        bytes,
-    };
-    let failed = |source| RingError::System {
-        what: "allocate",
-        path: path.to_path_buf(),
-        source,
-    };
+    let no_space = || RingError::NoSpace { path: path.to_path_buf(), bytes };
+    let failed = |source| RingError::System { what: "allocate", path: path.to_path_buf(), source };
     let length = libc::off_t::try_from(bytes).map_err(|_| no_space())?;
     match fallocate(file, FallocateFlags::empty(), 0, length) {
         Ok(()) => Ok(()),
@@ -473,10 +398,7 @@ fn allocate(file: &std::fs::File, path: &Path, bytes: u64) -> Result<(), RingErr
 pub(crate) fn format<M: Memory>(memory: &M, header: &Header, geometry: &Geometry) {
     // SAFETY: nobody else knows this memory yet.
     unsafe { memory.copy_in(0, &header.encode()) };
-    let place = Place {
-        position: 0,
-        sequence: header.first_sequence,
-    };
+    let place = Place { position: 0, sequence: header.first_sequence };
     write_checkpoint(memory, 0, place);
     write_index(memory, geometry, place);
 }
@@ -484,19 +406,12 @@ pub(crate) fn format<M: Memory>(memory: &M, header: &Header, geometry: &Geometry
 /// Reads and checks the header of an open file.
 pub(crate) fn read_header(file: &std::fs::File, path: &Path) -> Result<Header, RingError> {
     use std::os::unix::fs::FileExt;
-    let failed = |source| RingError::System {
-        what: "read",
-        path: path.to_path_buf(),
-        source,
-    };
+    let failed = |source| RingError::System { what: "read", path: path.to_path_buf(), source };
     let length = file.metadata().map_err(failed)?.len();
     let mut bytes = [0; HEADER_BYTES];
     let mut read = 0;
     while read < HEADER_BYTES {
-        match file
-            .read_at(&mut bytes[read..], read as u64)
-            .map_err(failed)?
-        {
+        match file.read_at(&mut bytes[read..], read as u64).map_err(failed)? {
             0 => break,
             n => read += n,
         }
@@ -521,31 +436,13 @@ impl HeapRing {
     pub fn subscribe(&self, name: &str, start: Start) -> Result<Consumer<Heap>, RingError> {
         let (memory, g) = (&self.memory, &self.geometry);
         // Poisoned: another attach panicked before it took a slot; nothing is half done.
-        let _taking = self
-            .taking
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let _taking = self.taking.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let slot = (0..g.slots)
             .find(|&slot| crate::slot::SlotState::load(memory, g, slot).is_free())
-            .ok_or(RingError::NoFreeSlot {
-                path: "heap".into(),
-                slots: g.slots,
-            })?;
+            .ok_or(RingError::NoFreeSlot { path: "heap".into(), slots: g.slots })?;
         let gating = !g.lossy;
-        let owner = Owner {
-            pid: std::process::id(),
-            name,
-            gating,
-        };
-        Consumer::join(
-            memory.clone(),
-            *g,
-            &Join {
-                owner,
-                start,
-                slot: Some(slot),
-            },
-        )
+        let owner = Owner { pid: std::process::id(), name, gating };
+        Consumer::join(memory.clone(), *g, &Join { owner, start, slot: Some(slot) })
     }
 
     /// Attaches an observer: it holds nobody up and may be lapped.
@@ -553,20 +450,8 @@ impl HeapRing {
     /// # Errors
     /// [`RingError::SequenceGone`].
     pub fn observe(&self, start: Start) -> Result<Consumer<Heap>, RingError> {
-        let owner = Owner {
-            pid: std::process::id(),
-            name: "",
-            gating: false,
-        };
-        Consumer::join(
-            self.memory.clone(),
-            self.geometry,
-            &Join {
-                owner,
-                start,
-                slot: None,
-            },
-        )
+        let owner = Owner { pid: std::process::id(), name: "", gating: false };
+        Consumer::join(self.memory.clone(), self.geometry, &Join { owner, start, slot: None })
     }
 }
 
@@ -636,51 +521,24 @@ impl ConsumerOptions {
         let file = directory::open(&path, !self.observer)?;
         let header = read_header(&file, &path)?;
         let geometry = header.geometry();
-        let protection = if self.observer {
-            Protection::Reader
-        } else {
-            Protection::Consumer
-        };
+        let protection = if self.observer { Protection::Reader } else { Protection::Consumer };
         let memory = Mapped::new(file, &path, &geometry, protection, self.place.map)?;
-        let slot = if self.observer {
-            None
-        } else {
-            Some(lease_slot(&memory, &geometry, &path)?)
-        };
+        let slot = if self.observer { None } else { Some(lease_slot(&memory, &geometry, &path)?) };
         let gating = slot.is_some() && header.mode == Mode::Lossless;
-        let owner = Owner {
-            pid: std::process::id(),
-            name: &self.name,
-            gating,
-        };
-        Consumer::join(
-            memory,
-            geometry,
-            &Join {
-                owner,
-                start: self.start,
-                slot,
-            },
-        )
+        let owner = Owner { pid: std::process::id(), name: &self.name, gating };
+        Consumer::join(memory, geometry, &Join { owner, start: self.start, slot })
     }
 }
 
 /// Takes the lease of the first slot that nobody holds.
 fn lease_slot(memory: &Mapped, geometry: &Geometry, path: &Path) -> Result<usize, RingError> {
-    let failed = |source| RingError::System {
-        what: "lock",
-        path: path.to_path_buf(),
-        source,
-    };
+    let failed = |source| RingError::System { what: "lock", path: path.to_path_buf(), source };
     for slot in 0..geometry.slots {
         if lease::acquire(memory.file(), geometry.slot_offset(slot)).map_err(failed)? {
             return Ok(slot);
         }
     }
-    Err(RingError::NoFreeSlot {
-        path: path.to_path_buf(),
-        slots: geometry.slots,
-    })
+    Err(RingError::NoFreeSlot { path: path.to_path_buf(), slots: geometry.slots })
 }
 
 impl Producer<Mapped> {

@@ -1,8 +1,7 @@
 //! The writing side of a ring: one per stream, never blocked, never allocating after set-up.
 //!
-//! The path of a message is: one comparison (is there room), the payload, one store that clears
-//! the next commit word if that was not done ahead, one release store that publishes. Everything
-//! else (scanning consumers, moving the frontier, checkpoint, index, wrapping) happens in
+//! The path of a message is: one comparison (is there room), the payload, one load (what stands
+//! where the next commit word will be), one release store that publishes. Everything else (scanning consumers, moving the frontier, checkpoint, index, wrapping) happens in
 //! [`make_room`](Producer::make_room), once a chunk.
 
 use std::cell::Cell;
@@ -22,11 +21,6 @@ use crate::record::{CommitWord, Flags};
 use crate::region::Mapped;
 use crate::slot::{SlotState, slot_name};
 use crate::sync::{Ordering, fence};
-
-/// Commit words are kept clear this many bytes ahead of the head. Clearing pulls the lines into
-/// this core's cache behind one message's commit, so that the next message finds them writable.
-/// Measured in ARCHITECTURE.md, "clearing ahead".
-const CLEAR_AHEAD_BYTES: u64 = 512;
 
 /// Producer states as they stand in the producer page.
 pub(crate) const STATE_ACTIVE: u64 = 1;
@@ -61,12 +55,11 @@ pub struct Producer<M: Memory = Mapped> {
     pub(crate) geometry: Geometry,
     /// Where the next record goes, and its sequence.
     pub(crate) head: Place,
-    /// A record may be written if it, and the word behind it, end at or below this.
+    /// A record may start a commit word behind its end below this: the lesser of the frontier and
+    /// the lap's end.
     limit: u64,
     /// As last published: consumers take everything below `frontier - capacity` for gone.
-    frontier: u64,
-    /// All commit words from `head` to here are zero.
-    pub(crate) cleared: u64,
+    pub(crate) frontier: u64,
     gate: Gate,
     checkpoint_version: u64,
     checkpointed: u64,
@@ -103,21 +96,14 @@ impl<M: Memory> Producer<M> {
                 Step::Record(word) => head = head.after(&geometry, word),
                 Step::Head => break,
                 Step::Corrupt(word) => {
-                    return Err(RingError::Corrupt {
-                        position: head.position,
-                        word: word.0,
-                    });
+                    return Err(RingError::Corrupt { position: head.position, word: word.0 });
                 }
             }
         }
         gate.rescan(&memory, &geometry, head.position);
-        let frontier = memory
-            .word(FRONTIER)
-            .load(Ordering::Relaxed)
-            .max(head.position);
+        let frontier = memory.word(FRONTIER).load(Ordering::Relaxed).max(head.position);
         let mut producer = Self {
             index_entry: geometry.index_entry(head.position),
-            cleared: head.position + geometry.alignment,
             limit: 0, // the first publish takes the long way
             frontier,
             head,
@@ -196,24 +182,27 @@ impl<M: Memory> Producer<M> {
     #[inline(always)]
     fn reserve(&mut self, len: usize) -> Result<u64, PublishError> {
         let end = self.head.position + self.geometry.record_bytes(len);
-        if end + self.geometry.alignment > self.limit || len > self.geometry.max_message {
+        if end >= self.limit || len > self.geometry.max_message {
             return self.make_room(len);
         }
         Ok(end)
     }
 
-    /// The long way: wrap, move the frontier, look at the consumers.
-    #[cold]
+    /// The long way: wrap, move the frontier, look at the consumers, clear the word behind the
+    /// record.
     #[inline(never)]
     fn make_room(&mut self, len: usize) -> Result<u64, PublishError> {
         let (start, end) = self.span(self.head.position, len)?;
-        self.advance(end + self.geometry.alignment)?;
+        let need = end + self.geometry.alignment;
+        if need > self.frontier {
+            self.advance(need)?;
+        }
         if start != self.head.position {
             self.publish_word(start, CommitWord::padding(self.head.sequence));
             self.head.position = start;
         }
-        let lap_limit = self.geometry.lap_end(start) + self.geometry.alignment;
-        self.limit = self.frontier.min(lap_limit);
+        let lap_end = self.geometry.lap_end(start);
+        self.limit = self.frontier.min(lap_end + self.geometry.alignment);
         Ok(end)
     }
 
@@ -222,29 +211,19 @@ impl<M: Memory> Producer<M> {
     #[inline]
     pub(crate) fn span(&self, position: u64, len: usize) -> Result<(u64, u64), PublishError> {
         if len > self.geometry.max_message {
-            return Err(PublishError::TooLong {
-                len,
-                max: self.geometry.max_message,
-            });
+            return Err(PublishError::TooLong { len, max: self.geometry.max_message });
         }
         let record = self.geometry.record_bytes(len);
         let lap_end = self.geometry.lap_end(position);
-        let start = if position + record > lap_end {
-            lap_end
-        } else {
-            position
-        };
+        let start = if position + record > lap_end { lap_end } else { position };
         Ok((start, start + record))
     }
 
-    /// Makes sure that everything below `need` may be written: that is, lies below a published
-    /// frontier, and no gating consumer is a whole ring behind it.
+    /// Moves the frontier to `need` or beyond, so that everything below it may be written: no
+    /// gating consumer is a whole ring behind it, and all have been told.
     pub(crate) fn advance(&mut self, need: u64) -> Result<(), PublishError> {
         if self.head.position != self.checkpointed {
             self.checkpoint();
-        }
-        if need <= self.frontier {
-            return Ok(());
         }
         let (memory, g, head) = (&self.memory, &self.geometry, self.head.position);
         if g.lossy {
@@ -255,9 +234,7 @@ impl<M: Memory> Producer<M> {
             self.gate.rescan(memory, g, head);
             while need > self.gate.limit() {
                 if !self.gate.refuse(memory, g) {
-                    return Err(PublishError::Backpressure {
-                        slot: self.gate.slowest() as u32,
-                    });
+                    return Err(PublishError::Backpressure { slot: self.gate.slowest() as u32 });
                 }
                 self.gate.rescan(memory, g, head);
             }
@@ -270,9 +247,7 @@ impl<M: Memory> Producer<M> {
             // checked against the old frontier: fall back to what it allows.
             if need > self.gate.limit() {
                 self.store_frontier(before);
-                return Err(PublishError::Backpressure {
-                    slot: self.gate.slowest() as u32,
-                });
+                return Err(PublishError::Backpressure { slot: self.gate.slowest() as u32 });
             }
             self.store_frontier(self.frontier.min(self.gate.limit()));
         }
@@ -284,9 +259,7 @@ impl<M: Memory> Producer<M> {
     fn store_frontier(&mut self, frontier: u64) {
         self.frontier = frontier;
         // Relaxed: the fence orders it.
-        self.memory
-            .word(FRONTIER)
-            .store(frontier, Ordering::Relaxed);
+        self.memory.word(FRONTIER).store(frontier, Ordering::Relaxed);
         // pairs with: FRONTIER. Whoever copies a byte that we write from now on sees, behind its
         // acquire fence, this frontier. pairs with: JOIN (SeqCst): a joiner that the scan behind
         // this misses sees this frontier.
@@ -311,53 +284,50 @@ impl<M: Memory> Producer<M> {
     pub(crate) fn commit(&mut self, end: u64, len: usize, flags: Flags) -> u64 {
         let sequence = self.head.sequence;
         self.publish_word(end, CommitWord::message(sequence, len, flags));
-        self.head = Place {
-            position: end,
-            sequence: sequence + 1,
-        };
-        self.after_commit();
+        self.head = Place { position: end, sequence: sequence + 1 };
+        if self.geometry.parkable {
+            self.wake_parked();
+        }
         sequence
     }
 
-    /// Clears the commit word at `end`, unless that is done, and then publishes the head's.
+    /// Publishes a batch whose later words stand already: with its first word, all is visible.
+    pub(crate) fn commit_batch(&mut self, first: CommitWord, end: Place) {
+        self.store_word(first);
+        self.head = end;
+        if self.geometry.parkable {
+            self.wake_parked();
+        }
+    }
+
+    /// Publishes the head's commit word; the record (or padding) ends at `end`.
     #[inline(always)]
     pub(crate) fn publish_word(&mut self, end: u64, word: CommitWord) {
-        self.clear_next(end);
+        self.disarm(end, word.next_sequence(self.head.sequence));
+        self.store_word(word);
+    }
+
+    #[inline(always)]
+    fn store_word(&mut self, word: CommitWord) {
         #[cfg(not(weaken_commit))]
         let order = Ordering::Release;
         #[cfg(weaken_commit)]
         let order = Ordering::Relaxed;
-        // pairs with: COMMIT. Shows the payload, and the cleared word behind it.
-        self.memory
-            .word(self.geometry.offset(self.head.position))
-            .store(word.0, order);
+        // pairs with: COMMIT. Shows the payload, and the disarmed word behind it.
+        self.memory.word(self.geometry.offset(self.head.position)).store(word.0, order);
     }
 
-    /// No record may become visible before the word behind it is clear: readers look there next.
+    /// Makes sure that what an earlier lap, or an abandoned claim or batch, left at `end` is not
+    /// taken for the record of `sequence`: readers look there next. Any other word there they take
+    /// for "not yet", so nothing need be cleared ahead (which costs a quarter of the throughput:
+    /// ARCHITECTURE.md), and a payload that imitates a commit word gains nothing.
     #[inline(always)]
-    pub(crate) fn clear_next(&mut self, end: u64) {
-        if end >= self.cleared {
-            // Relaxed: ordered by the commit that follows.
-            self.memory
-                .word(self.geometry.offset(end))
-                .store(0, Ordering::Relaxed);
-            self.cleared = end + self.geometry.alignment;
-        }
-    }
-
-    /// What is better done behind a message's publication than in front of the next.
-    #[inline(always)]
-    pub(crate) fn after_commit(&mut self) {
-        let target = (self.head.position + CLEAR_AHEAD_BYTES).min(self.frontier);
-        while self.cleared < target {
-            // Relaxed: ordered by a later commit.
-            self.memory
-                .word(self.geometry.offset(self.cleared))
-                .store(0, Ordering::Relaxed);
-            self.cleared += self.geometry.alignment;
-        }
-        if self.geometry.parkable {
-            self.wake_parked();
+    pub(crate) fn disarm(&mut self, end: u64, sequence: u64) {
+        let next = self.memory.word(self.geometry.offset(end));
+        // Relaxed, both: the producer wrote what it reads; the commit that follows orders the rest.
+        #[cfg(not(weaken_disarm))]
+        if CommitWord(next.load(Ordering::Relaxed)).is(sequence) {
+            next.store(0, Ordering::Relaxed);
         }
     }
 
@@ -373,14 +343,9 @@ impl<M: Memory> Producer<M> {
         }
     }
 
-    /// Takes only the head's own commit word for clear from now on.
-    pub(crate) fn forget_cleared(&mut self) {
-        self.cleared = self.head.position + self.geometry.alignment;
-    }
-
-    /// Forgets what an abandoned claim or batch wrote behind the head's own commit word.
-    pub(crate) fn abort(&mut self) {
-        self.forget_cleared();
+    /// Counts an abandoned claim or batch. What it wrote lies behind the head, where each commit
+    /// disarms the next word.
+    pub(crate) fn count_abort(&mut self) {
         add(&self.memory, ABORTED_COUNT);
     }
 
@@ -388,15 +353,12 @@ impl<M: Memory> Producer<M> {
     /// call it from their duty cycle; liveness does not depend on it.
     pub fn heartbeat(&mut self, unix_ns: u64) {
         // Relaxed: only shown to people.
-        self.memory
-            .word(PRODUCER_HEARTBEAT)
-            .store(unix_ns, Ordering::Relaxed);
+        self.memory.word(PRODUCER_HEARTBEAT).store(unix_ns, Ordering::Relaxed);
     }
 
     /// The slowest gating consumer now, and how far behind it is; `None` without one.
     pub fn slowest(&mut self) -> Option<ConsumerView> {
-        self.gate
-            .rescan(&self.memory, &self.geometry, self.head.position);
+        self.gate.rescan(&self.memory, &self.geometry, self.head.position);
         if self.gate.limit() == u64::MAX {
             return None;
         }
@@ -441,9 +403,7 @@ impl<M: Memory> Drop for Producer<M> {
         }
         self.checkpoint();
         // pairs with: CLOSED. Whoever sees this sees every message.
-        self.memory
-            .word(PRODUCER_STATE)
-            .store(STATE_CLOSED, Ordering::Release);
+        self.memory.word(PRODUCER_STATE).store(STATE_CLOSED, Ordering::Release);
         if self.geometry.parkable {
             self.wake_parked();
         }

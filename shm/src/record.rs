@@ -64,6 +64,20 @@ impl CommitWord {
         self.0 & COMMITTED != 0 && (self.0 >> 32) as u32 == sequence as u32
     }
 
+    /// The sequence that stands behind this word, if its own (or, for padding, the next) is
+    /// `sequence`.
+    #[inline(always)]
+    pub(crate) fn next_sequence(self, sequence: u64) -> u64 {
+        if self.is_padding() { sequence } else { sequence + 1 }
+    }
+
+    /// Whether this is padding, or says a length beyond `max`: one comparison for both, since the
+    /// padding bit is above the length.
+    #[inline(always)]
+    pub(crate) fn is_padding_or_longer_than(self, max: usize) -> bool {
+        self.0 & (PADDING | LENGTH_MASK) > max as u64
+    }
+
     #[inline(always)]
     pub(crate) fn is_padding(self) -> bool {
         self.0 & PADDING != 0

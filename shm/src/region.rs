@@ -91,13 +91,8 @@ impl Mapped {
         protection: Protection,
         options: MapOptions,
     ) -> Result<Self, RingError> {
-        let failed = |what| {
-            move |source| RingError::System {
-                what,
-                path: path.to_path_buf(),
-                source,
-            }
-        };
+        let failed =
+            |what| move |source| RingError::System { what, path: path.to_path_buf(), source };
         let len = geometry.file_bytes;
         let mut how = MmapOptions::new();
         how.len(len);
@@ -116,12 +111,7 @@ impl Mapped {
             unsafe { mprotect(table, geometry.data - geometry.table, writable) }
                 .map_err(|errno| failed("make the consumer table writable in")(errno.into()))?;
         }
-        let mut mapped = Self {
-            base,
-            map,
-            file,
-            residency: Residency::default(),
-        };
+        let mut mapped = Self { base, map, file, residency: Residency::default() };
         mapped.make_resident(path, protection, options)?;
         Ok(mapped)
     }
@@ -146,31 +136,18 @@ impl Mapped {
                 // Kernels before 5.14 do not know the advice: pages come at first touch.
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => false,
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EFAULT | libc::ENOMEM)) => {
-                    return Err(RingError::NoSpace {
-                        path: path.to_path_buf(),
-                        bytes,
-                    });
+                    return Err(RingError::NoSpace { path: path.to_path_buf(), bytes });
                 }
                 Err(source) => {
                     let path = path.to_path_buf();
-                    return Err(RingError::System {
-                        what: "prefault",
-                        path,
-                        source,
-                    });
+                    return Err(RingError::System { what: "prefault", path, source });
                 }
             };
         }
-        match (
-            options.lock,
-            options.lock != LockMemory::Never && self.map.lock().is_ok(),
-        ) {
+        match (options.lock, options.lock != LockMemory::Never && self.map.lock().is_ok()) {
             (_, true) => self.residency.locked = true,
             (LockMemory::Required, false) => {
-                return Err(RingError::CannotLock {
-                    bytes,
-                    source: io::Error::last_os_error(),
-                });
+                return Err(RingError::CannotLock { bytes, source: io::Error::last_os_error() });
             }
             _ => {}
         }
@@ -259,13 +236,7 @@ impl Access for Mapped {
         // duration of the call; the kernel reads both and writes neither. Woken, timed out,
         // interrupted or changed already: the caller looks again in any case.
         unsafe {
-            libc::syscall(
-                libc::SYS_futex,
-                word,
-                libc::FUTEX_WAIT,
-                seen,
-                &raw const timeout,
-            );
+            libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT, seen, &raw const timeout);
         }
     }
 

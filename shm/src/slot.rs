@@ -24,22 +24,14 @@ pub(crate) struct SlotState(u64);
 impl SlotState {
     pub(crate) fn load<M: Memory>(memory: &M, g: &Geometry, slot: usize) -> Self {
         // pairs with: SLOT. An active state shows the cursor that was written before it.
-        Self(
-            memory
-                .word(g.slot_offset(slot) + SLOT_STATE)
-                .load(Ordering::Acquire),
-        )
+        Self(memory.word(g.slot_offset(slot) + SLOT_STATE).load(Ordering::Acquire))
     }
 
     /// As [`load`](Self::load), for a read-only mapping (where only relaxed loads are promised to
     /// work) and for people's eyes.
     #[cfg(not(loom))]
     pub(crate) fn load_shown<M: Memory>(memory: &M, g: &Geometry, slot: usize) -> Self {
-        Self(
-            memory
-                .word(g.slot_offset(slot) + SLOT_STATE)
-                .load(Ordering::Relaxed),
-        )
+        Self(memory.word(g.slot_offset(slot) + SLOT_STATE).load(Ordering::Relaxed))
     }
 
     pub(crate) fn is_free(self) -> bool {
@@ -123,42 +115,28 @@ impl Slot {
         set(SLOT_SEQUENCE, place.sequence);
         set(SLOT_POSITION, place.position);
         let state = old.next_generation(if owner.gating { GATING } else { OBSERVING });
-        memory
-            .word(offset + SLOT_STATE)
-            .store(state.0, Ordering::Release); // pairs with: SLOT
+        memory.word(offset + SLOT_STATE).store(state.0, Ordering::Release); // pairs with: SLOT
         // pairs with: JOINS
-        memory
-            .word(g.table + TABLE_JOINS)
-            .fetch_add(1, Ordering::Release);
+        memory.word(g.table + TABLE_JOINS).fetch_add(1, Ordering::Release);
         // pairs with: JOIN. Either we see the producer's new frontier, or it sees us in its scan.
         #[cfg(not(weaken_join))]
         fence(Ordering::SeqCst);
-        Self {
-            number,
-            state,
-            offset,
-        }
+        Self { number, state, offset }
     }
 
     /// Publishes how far this consumer has come; everything below may be overwritten from now on.
     #[inline(always)]
     pub(crate) fn publish<M: Memory>(&self, memory: &M, place: Place) {
         // Relaxed: only shown to people.
-        memory
-            .word(self.offset + SLOT_SEQUENCE)
-            .store(place.sequence, Ordering::Relaxed);
+        memory.word(self.offset + SLOT_SEQUENCE).store(place.sequence, Ordering::Relaxed);
         // pairs with: CURSOR
-        memory
-            .word(self.offset + SLOT_POSITION)
-            .store(place.position, Ordering::Release);
+        memory.word(self.offset + SLOT_POSITION).store(place.position, Ordering::Release);
     }
 
     /// Moves a cursor that was found too old while joining, and tells the producer again.
     pub(crate) fn rejoin<M: Memory>(&self, memory: &M, g: &Geometry, place: Place) {
         self.publish(memory, place);
-        memory
-            .word(g.table + TABLE_JOINS)
-            .fetch_add(1, Ordering::Release); // pairs with: JOINS
+        memory.word(g.table + TABLE_JOINS).fetch_add(1, Ordering::Release); // pairs with: JOINS
         #[cfg(not(weaken_join))]
         fence(Ordering::SeqCst); // pairs with: JOIN
     }
@@ -167,31 +145,25 @@ impl Slot {
     #[inline(always)]
     pub(crate) fn was_evicted<M: Memory>(&self, memory: &M) -> bool {
         // Relaxed: only tells why; that bytes were overwritten is told by the frontier.
-        let state = memory
-            .word(self.offset + SLOT_STATE)
-            .load(Ordering::Relaxed);
+        let state = memory.word(self.offset + SLOT_STATE).load(Ordering::Relaxed);
         state != self.state.0
     }
 
     pub(crate) fn add_missed<M: Memory>(&self, memory: &M, missed: u64) {
         // Relaxed: a statistic of which this consumer is the only writer.
         let word = memory.word(self.offset + SLOT_MISSED);
-        word.store(
-            word.load(Ordering::Relaxed).wrapping_add(missed),
-            Ordering::Relaxed,
-        );
+        word.store(word.load(Ordering::Relaxed).wrapping_add(missed), Ordering::Relaxed);
     }
 
     /// Gives the slot back.
     pub(crate) fn free<M: Memory>(&self, memory: &M, g: &Geometry) {
         // pairs with: CURSOR (through the producer's scan): our reads are over.
         fence(Ordering::Release);
-        let _evicted = self
-            .state
-            .replace(memory, g, self.number, self.state.freed());
-        memory
-            .word(g.table + TABLE_JOINS)
-            .fetch_add(1, Ordering::Release); // pairs with: JOINS
+        if !self.state.replace(memory, g, self.number, self.state.freed()) {
+            // Evicted meanwhile; or reclaimed, if this process forked and the lease's owner died.
+            let _taken = self.state.evicted().replace(memory, g, self.number, self.state.freed());
+        }
+        memory.word(g.table + TABLE_JOINS).fetch_add(1, Ordering::Release); // pairs with: JOINS
     }
 }
 
@@ -206,9 +178,6 @@ pub(crate) struct Owner<'a> {
 pub(crate) fn slot_name<M: Memory>(memory: &M, g: &Geometry, slot: usize) -> String {
     let mut name = [0; CONSUMER_NAME_MAX_BYTES];
     memory.copy_out(g.slot_offset(slot) + SLOT_NAME, &mut name);
-    let len = name
-        .iter()
-        .position(|&byte| byte == 0)
-        .unwrap_or(name.len());
+    let len = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
     String::from_utf8_lossy(&name[..len]).into_owned()
 }

@@ -53,10 +53,7 @@ pub struct Waiter {
 impl Waiter {
     /// A waiter that has not waited yet.
     pub fn new(strategy: WaitStrategy) -> Self {
-        Self {
-            strategy,
-            empty_polls: 0,
-        }
+        Self { strategy, empty_polls: 0 }
     }
 
     /// A message came: the next wait starts with spinning again.
