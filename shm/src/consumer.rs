@@ -281,6 +281,7 @@ impl<M: Memory> Consumer<M> {
         handler: &mut impl FnMut(Message<'_>),
     ) -> Result<usize, PollError> {
         let mut count = 0;
+        let mut overruns = 0;
         let mut result = Ok(());
         while count < limit {
             let mut place = self.next;
@@ -293,10 +294,15 @@ impl<M: Memory> Consumer<M> {
             // lap, the frontier read below says so.
             fence(Ordering::Acquire);
             if self.next.position < checkpoint::oldest_position(&self.memory, &self.geometry) {
-                if count == 0 {
-                    result = self.overrun().map_or(Ok(()), Err);
+                if count > 0 {
+                    break; // told by the next poll
                 }
-                break;
+                result = self.overrun().map_or(Ok(()), Err);
+                overruns += 1;
+                if result.is_err() || overruns > 1 {
+                    break;
+                }
+                continue;
             }
             match step {
                 Step::Record(word) => {

@@ -226,8 +226,10 @@ impl<M: Memory> Producer<M> {
             self.checkpoint();
         }
         let (memory, g, head) = (&self.memory, &self.geometry, self.head.position);
+        // Never a whole lap ahead (a batch can ask for nearly that): the head stays readable.
+        let target = (need + g.chunk()).min(head + g.capacity);
         if g.lossy {
-            self.store_frontier(need + g.chunk());
+            self.store_frontier(target);
             return Ok(());
         }
         if need > self.gate.limit() {
@@ -240,7 +242,7 @@ impl<M: Memory> Producer<M> {
             }
         }
         let before = self.frontier;
-        self.store_frontier((need + g.chunk()).min(self.gate.limit()));
+        self.store_frontier(target.min(self.gate.limit()));
         let (memory, g) = (&self.memory, &self.geometry);
         if self.gate.rescan_if_joined(memory, g, head) {
             // A consumer joined between our scan and our claim, at a place that it may have
