@@ -88,7 +88,6 @@ impl<M: Memory> Producer<M> {
         let (version, mut head) =
             checkpoint::read_checkpoint(&memory).ok_or(RingError::Unsteady)?;
         head.check(&geometry)?;
-        let mut gate = Gate::new(geometry.slots);
         // What was committed behind the last checkpoint is part of the stream. At most one lap.
         let end = head.position.saturating_add(geometry.capacity);
         while head.position < end {
@@ -100,14 +99,14 @@ impl<M: Memory> Producer<M> {
                 }
             }
         }
-        gate.rescan(&memory, &geometry, head.position);
-        let frontier = memory.word(FRONTIER).load(Ordering::Relaxed).max(head.position);
+        let left = memory.word(FRONTIER).load(Ordering::Relaxed);
+        let frontier = left.clamp(head.position, head.position + geometry.capacity);
         let mut producer = Self {
             index_entry: geometry.index_entry(head.position),
             limit: 0, // the first publish takes the long way
             frontier,
             head,
-            gate,
+            gate: Gate::new(geometry.slots),
             checkpoint_version: version,
             checkpointed: u64::MAX,
             memory,
@@ -115,6 +114,12 @@ impl<M: Memory> Producer<M> {
             not_sync: PhantomData,
         };
         producer.checkpoint();
+        // The last producer may have died between raising the frontier and looking for consumers
+        // that joined below it: raise it again, look, and take back what they do not allow.
+        producer.store_frontier(frontier);
+        let (memory, g, head) = (&producer.memory, &producer.geometry, producer.head.position);
+        producer.gate.rescan(memory, g, head);
+        producer.store_frontier(frontier.min(producer.gate.limit()));
         let set = |offset, value| producer.memory.word(offset).store(value, Ordering::Relaxed);
         set(PRODUCER_PID, u64::from(pid));
         set(PRODUCER_STATE, STATE_ACTIVE);
