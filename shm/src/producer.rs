@@ -277,7 +277,7 @@ impl<M: Memory> Producer<M> {
     /// Writes where the stream stands.
     fn checkpoint(&mut self) {
         self.checkpointed = self.head.position;
-        self.checkpoint_version += 1;
+        self.checkpoint_version = self.checkpoint_version.wrapping_add(1);
         checkpoint::write_checkpoint(&self.memory, self.checkpoint_version, self.head);
         let entry = self.geometry.index_entry(self.head.position);
         if entry != self.index_entry {
