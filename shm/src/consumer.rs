@@ -157,7 +157,7 @@ impl<M: Memory> Consumer<M> {
             };
             // pairs with: FRONTIER
             fence(Ordering::SeqCst); // pairs with: JOIN, on the first turn
-            if place.position < checkpoint::oldest_position(&self.memory, &self.geometry) {
+            if self.next.position < checkpoint::oldest_position(&self.memory, &self.geometry) {
                 return Ok(false);
             }
             match step {
