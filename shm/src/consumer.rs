@@ -110,7 +110,7 @@ impl<M: Memory> Consumer<M> {
             not_sync: PhantomData,
         };
         for attempt in 0..JOIN_ATTEMPTS {
-            let place = consumer.choose(join.start)?;
+            let place = consumer.choose(join.start, attempt)?;
             match (&consumer.slot, join.slot) {
                 (None, Some(number)) => {
                     let (memory, g) = (&consumer.memory, &consumer.geometry);
@@ -128,12 +128,21 @@ impl<M: Memory> Consumer<M> {
     }
 
     /// An indexed place at or before where the consumer wants to start.
-    fn choose(&self, start: Start) -> Result<Place, RingError> {
+    fn choose(&self, start: Start, attempt: usize) -> Result<Place, RingError> {
         let (_, newest) = checkpoint::read_checkpoint(&self.memory).ok_or(RingError::Unsteady)?;
         newest.check(&self.geometry)?;
         Ok(match start {
             Start::Now => newest,
-            Start::Oldest => checkpoint::find_place(&self.memory, &self.geometry, None, newest),
+            Start::Oldest if attempt == 0 => {
+                checkpoint::find_place(&self.memory, &self.geometry, None, newest)
+            }
+            // The oldest is what a flat-out producer overwrites first: leave it an eighth more of
+            // the ring at each attempt.
+            Start::Oldest => {
+                let kept = self.geometry.capacity / 8 * 8_usize.saturating_sub(attempt) as u64;
+                let from = newest.position.saturating_sub(kept);
+                checkpoint::place_at_or_after(&self.memory, &self.geometry, from, newest)
+            }
             Start::Sequence(n) => {
                 checkpoint::find_place(&self.memory, &self.geometry, Some(n), newest)
             }
