@@ -376,6 +376,7 @@ impl<M: Memory> Consumer<M> {
         if self.slot.as_ref().is_some_and(|slot| slot.was_evicted(&self.memory)) {
             return Some(PollError::Evicted { next: self.next_sequence() });
         }
+        fence(Ordering::Acquire); // pairs with: LAPPED. The checkpoint below is not older.
         let Some((_, newest)) = checkpoint::read_checkpoint(&self.memory) else {
             return Some(PollError::Unsteady);
         };
@@ -383,7 +384,8 @@ impl<M: Memory> Consumer<M> {
             return Some(PollError::Corrupt { position: newest.position, word: 0 });
         }
         let half = newest.position.saturating_sub(self.geometry.capacity / 2);
-        let resumed = checkpoint::place_at_or_after(&self.memory, &self.geometry, half, newest);
+        let from = half.max(self.next.position); // never back, should the frontier go back
+        let resumed = checkpoint::place_at_or_after(&self.memory, &self.geometry, from, newest);
         let missed = resumed.sequence.saturating_sub(self.next_sequence());
         self.next = resumed;
         if missed == 0 {
