@@ -59,9 +59,7 @@ fn consume(directory: &Path, witness: &Witness) {
     let mut checker = Checker::from(consumer.next_sequence());
     loop {
         let closed = consumer.producer_status() == ProducerStatus::Closed;
-        let read = consumer
-            .poll(16, |message| checker.check(&message))
-            .unwrap();
+        let read = consumer.poll(16, |message| checker.check(&message)).unwrap();
         witness.set(PROGRESS, checker.next);
         if read == 0 && closed {
             return;
@@ -97,17 +95,11 @@ fn rejoin(directory: &Path, witness: &Witness) {
 }
 
 fn small(directory: &Path) -> RingOptions {
-    RingOptions::new()
-        .directory(directory)
-        .capacity_bytes(4096)
-        .consumer_slots(2)
+    RingOptions::new().directory(directory).capacity_bytes(4096).consumer_slots(2)
 }
 
 fn attach(directory: &Path, name: &str) -> Result<Consumer, RingError> {
-    ConsumerOptions::new()
-        .directory(directory)
-        .name(name)
-        .attach("r")
+    ConsumerOptions::new().directory(directory).name(name).attach("r")
 }
 
 fn verify(directory: &Path) -> gapless_shm::Snapshot {
@@ -124,11 +116,7 @@ fn read(consumer: &mut Consumer, checker: &mut Checker) -> usize {
     match consumer.poll(64, |message| checker.check(&message)) {
         Ok(read) => read,
         Err(PollError::Lapped { missed, resumed_at }) => {
-            assert_eq!(
-                checker.next + missed,
-                resumed_at,
-                "the lap is counted exactly"
-            );
+            assert_eq!(checker.next + missed, resumed_at, "the lap is counted exactly");
             checker.skip_to(resumed_at);
             1
         }
@@ -140,10 +128,7 @@ fn read(consumer: &mut Consumer, checker: &mut Checker) -> usize {
 fn report(what: &str, times: &mut [Duration]) {
     times.sort();
     let at = |share: f64| times[(times.len() as f64 * share) as usize];
-    let late = times
-        .iter()
-        .filter(|time| **time >= Duration::from_millis(10))
-        .count();
+    let late = times.iter().filter(|time| **time >= Duration::from_millis(10)).count();
     let (p50, p99, max) = (at(0.5), at(0.99), times[times.len() - 1]);
     println!(
         "{what}: {} kills, p50 {p50:?}, p99 {p99:?}, max {max:?}, {late} of 10 ms or more",
@@ -157,12 +142,8 @@ fn kill_producers(mode: Mode, capacity: u64, alignment: u64) {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let options = RingOptions::new().directory(directory);
-    let created = options
-        .clone()
-        .capacity_bytes(capacity)
-        .alignment_bytes(alignment)
-        .mode(mode)
-        .create("r");
+    let created =
+        options.clone().capacity_bytes(capacity).alignment_bytes(alignment).mode(mode).create("r");
     drop(created.unwrap());
     let witness = Witness::open(directory);
     let mut consumer = attach(directory, "reader").unwrap();
@@ -195,10 +176,7 @@ fn kill_producers(mode: Mode, capacity: u64, alignment: u64) {
         // Whoever drains the ring sees everything that was committed, and no batch in part.
         while read(&mut consumer, &mut checker) > 0 {}
         assert_eq!(checker.next, next);
-        assert!(
-            checker.is_between_batches(),
-            "a batch was seen in part at {next}"
-        );
+        assert!(checker.is_between_batches(), "a batch was seen in part at {next}");
         step(&mut producer, &mut buffer, |last| witness.set(INTENT, last)).unwrap();
         times.push(killed.elapsed());
         witness.set(DONE, producer.next_sequence() - 1);
@@ -277,10 +255,7 @@ fn a_killed_consumer_holds_nobody_up() {
                 }
             } else {
                 let since = refused.get_or_insert_with(Instant::now);
-                assert!(
-                    since.elapsed() < PATIENCE,
-                    "a dead consumer blocks the producer"
-                );
+                assert!(since.elapsed() < PATIENCE, "a dead consumer blocks the producer");
                 std::thread::yield_now();
             }
         }
@@ -290,11 +265,7 @@ fn a_killed_consumer_holds_nobody_up() {
     }
     report(name, &mut times);
     let snapshot = verify(directory);
-    assert_eq!(
-        snapshot.reclaimed,
-        kills(),
-        "each dead consumer's slot was taken back once"
-    );
+    assert_eq!(snapshot.reclaimed, kills(), "each dead consumer's slot was taken back once");
     assert_eq!(snapshot.quarantined, 0);
     assert_eq!(snapshot.consumers.len(), 1);
 }
@@ -361,10 +332,7 @@ fn a_death_while_creating_leaves_nothing_that_blocks_the_next_start() {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .filter(|name| name != "witness")
             .collect();
-        assert!(
-            names.is_empty() || names == ["r.ring"],
-            "left behind: {names:?}"
-        );
+        assert!(names.is_empty() || names == ["r.ring"], "left behind: {names:?}");
         let mut producer = small(directory).open("r").unwrap();
         let mut consumer = attach(directory, "reader").unwrap();
         let mut checker = Checker::new();
@@ -432,13 +400,8 @@ fn a_second_producer_in_another_process_is_refused_until_the_first_dies() {
     child.kill();
     child.wait();
     let observer = ConsumerOptions::new().directory(directory).observer(true);
-    assert_eq!(
-        observer.attach("r").unwrap().producer_status(),
-        ProducerStatus::Dead
-    );
+    assert_eq!(observer.attach("r").unwrap().producer_status(), ProducerStatus::Dead);
     assert!(small(directory).open("r").unwrap().next_sequence() > witness.get(DONE));
-    let start = ConsumerOptions::new()
-        .directory(directory)
-        .start(Start::Now);
+    let start = ConsumerOptions::new().directory(directory).start(Start::Now);
     start.attach("r").unwrap();
 }

@@ -206,11 +206,7 @@ pub(crate) struct Checker {
 impl Checker {
     /// Expects the stream from its first message, number 1.
     pub(crate) fn new() -> Self {
-        Self {
-            next: 1,
-            together_until: 1,
-            buffer: Vec::new(),
-        }
+        Self { next: 1, together_until: 1, buffer: Vec::new() }
     }
 
     /// Expects the stream from `sequence`.
@@ -272,11 +268,7 @@ impl Witness {
 
     pub(crate) fn word(&self, index: usize) -> &AtomicU64 {
         assert!(index < Self::WORDS);
-        let word = self
-            .map
-            .as_mut_ptr()
-            .cast::<AtomicU64>()
-            .wrapping_add(index);
+        let word = self.map.as_mut_ptr().cast::<AtomicU64>().wrapping_add(index);
         // SAFETY: in bounds (asserted), aligned (the mapping starts on a page), mapped as long as
         // `self` lives, and accessed by everybody as an atomic.
         unsafe { &*word }
@@ -348,10 +340,7 @@ impl Process {
         self.signal(nix::sys::signal::Signal::SIGSTOP);
         let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
         let status = waitpid(pid, Some(WaitPidFlag::WUNTRACED)).expect("the child's state");
-        assert!(
-            matches!(status, WaitStatus::Stopped(..)),
-            "stopped, not {status:?}"
-        );
+        assert!(matches!(status, WaitStatus::Stopped(..)), "stopped, not {status:?}");
     }
 }
 
@@ -372,8 +361,5 @@ pub(crate) fn role() -> Option<(String, PathBuf)> {
 
 /// How many kills of each kind: `GAPLESS_KILLS`, or a few.
 pub(crate) fn kills() -> u64 {
-    std::env::var("GAPLESS_KILLS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(40)
+    std::env::var("GAPLESS_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(40)
 }
