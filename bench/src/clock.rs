@@ -25,17 +25,11 @@ pub(crate) fn ticks() -> u64 {
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) fn ticks() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
-    now.map_or(0, |t| {
-        t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64
-    })
+    now.map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64)
 }
 
 /// What the timer is, as reports name it.
-pub(crate) const NAME: &str = if cfg!(target_arch = "x86_64") {
-    "tsc"
-} else {
-    "monotonic"
-};
+pub(crate) const NAME: &str = if cfg!(target_arch = "x86_64") { "tsc" } else { "monotonic" };
 
 /// The rate of the counter.
 #[derive(Clone, Copy, Debug)]

@@ -106,10 +106,7 @@ impl Control {
 
     /// A watch for a waiting loop.
     pub(crate) fn watch(&self) -> Watch<'_> {
-        Watch {
-            control: self,
-            empty_polls: 0,
-        }
+        Watch { control: self, empty_polls: 0 }
     }
 }
 

@@ -39,11 +39,7 @@ impl<const N: usize> Link for Floor<N> {
     fn open_sender(&self, dir: &Path, channel: &str) -> Result<FloorSender<N>> {
         let bytes = DATA + Self::SLOTS as usize * Self::STRIDE;
         let map = Mapping::create(&dir.join(channel), bytes).context("create the floor ring")?;
-        Ok(FloorSender {
-            map,
-            head: 0,
-            limit: 0,
-        })
+        Ok(FloorSender { map, head: 0, limit: 0 })
     }
 
     fn open_receiver(&self, dir: &Path, channel: &str) -> Result<FloorReceiver<N>> {

@@ -28,9 +28,7 @@ impl Host {
     pub(crate) fn probe(clock: Clock) -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         Self {
-            cpu: cpu_model(&cpuinfo)
-                .unwrap_or(std::env::consts::ARCH)
-                .to_owned(),
+            cpu: cpu_model(&cpuinfo).unwrap_or(std::env::consts::ARCH).to_owned(),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             kernel: read_line("/proc/sys/kernel/osrelease"),
             clock: clock::NAME.to_owned(),
@@ -74,17 +72,12 @@ fn read_line(path: &str) -> String {
 }
 
 fn cpu_model(cpuinfo: &str) -> Option<&str> {
-    let line = cpuinfo
-        .lines()
-        .find(|line| line.starts_with("model name"))?;
+    let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
     line.split_once(':').map(|(_, model)| model.trim())
 }
 
 fn commit() -> Option<String> {
-    let output = Command::new("git")
-        .args(["rev-parse", "--short=12", "HEAD"])
-        .output()
-        .ok()?;
+    let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
     let name = String::from_utf8(output.stdout).ok()?.trim().to_owned();
     (output.status.success() && !name.is_empty()).then_some(name)
 }

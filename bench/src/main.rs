@@ -9,16 +9,24 @@ mod clock;
 mod control;
 mod floor;
 mod host;
+mod instructions;
 mod line;
 mod link;
+mod lossy;
 mod mapping;
+mod memcpy;
+mod oneway;
 mod partner;
+mod peers;
+mod plot;
 mod probe;
+mod publish;
 mod report;
 mod ring;
 mod roundtrip;
 mod run;
 mod scenario;
+mod schedule;
 mod suite;
 mod throughput;
 
@@ -42,15 +50,9 @@ const ROUNDS_QUICK: u32 = 3;
 
 /// Measures gapless against the physical limit of this machine and against its peers.
 #[derive(Parser)]
-#[command(
-    name = "gapless-bench",
-    version,
-    args_conflicts_with_subcommands = true
-)]
-#[command(
-    after_help = "Suites:\n  ipc    the ring between two processes of one host, its floor \
-                        and its peers\n\nExample:\n  gapless-bench ipc --quick --json ipc.jsonl"
-)]
+#[command(name = "gapless-bench", version, args_conflicts_with_subcommands = true)]
+#[command(after_help = "Suites:\n  ipc    the ring between two processes of one host, its floor \
+                        and its peers\n\nExample:\n  gapless-bench ipc --quick --json ipc.jsonl")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -85,6 +87,15 @@ struct Measure {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Counts the instructions of the hot path under callgrind.
+    Instructions {
+        /// Fails if an operation takes over 1.05 times its budget.
+        #[arg(long)]
+        check: bool,
+    },
+    /// One side of a count.
+    #[command(name = "__spin", hide = true)]
+    Spin(instructions::Spin),
     /// The other side of a run.
     #[command(name = "__partner", hide = true)]
     Partner(partner::Brief),
@@ -94,6 +105,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Some(Command::Partner(brief)) => partner::run(&brief),
+        Some(Command::Spin(spin)) => instructions::spin(&spin),
+        Some(Command::Instructions { check }) => instructions::count(check),
         None => measure(&cli.measure),
     };
     match result {
@@ -125,9 +138,7 @@ fn measure(args: &Measure) -> Result<()> {
         suite: suite.to_owned(),
         clock,
         span: if args.quick { Span::QUICK } else { Span::FULL },
-        rounds: args
-            .rounds
-            .unwrap_or(if args.quick { ROUNDS_QUICK } else { ROUNDS }),
+        rounds: args.rounds.unwrap_or(if args.quick { ROUNDS_QUICK } else { ROUNDS }),
         quick: args.quick,
         cores: cores(),
     };
@@ -137,6 +148,9 @@ fn measure(args: &Measure) -> Result<()> {
     println!("{}", report.table());
     if let Some(path) = &args.json {
         write(path, |out| report.write_json(out))?;
+    }
+    if let Some(path) = &args.svg {
+        plot::write_svg(&report, path)?;
     }
     Ok(())
 }
@@ -157,20 +171,11 @@ fn select(cases: Vec<Case>, only: &[String]) -> Result<Vec<Case>> {
     let wanted: Vec<String> = cases
         .iter()
         .filter(|case| asked(case))
-        .flat_map(|case| {
-            [
-                Some(case.name.clone()),
-                case.floor.clone(),
-                case.rival.clone(),
-            ]
-        })
+        .flat_map(|case| [Some(case.name.clone()), case.floor.clone(), case.rival.clone()])
         .flatten()
         .collect();
     anyhow::ensure!(!wanted.is_empty(), "no case contains {}", only.join(" or "));
-    Ok(cases
-        .into_iter()
-        .filter(|case| wanted.contains(&case.name))
-        .collect())
+    Ok(cases.into_iter().filter(|case| wanted.contains(&case.name)).collect())
 }
 
 /// Shows what is going on, on a terminal only; an empty text wipes it.
@@ -186,6 +191,5 @@ fn write(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> 
     let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
     let mut out = BufWriter::new(file);
     fill(&mut out)?;
-    out.flush()
-        .with_context(|| format!("write {}", path.display()))
+    out.flush().with_context(|| format!("write {}", path.display()))
 }

@@ -17,11 +17,7 @@ pub(crate) struct Mapping {
 impl Mapping {
     /// Creates the file, zeroed.
     pub(crate) fn create(path: &Path, bytes: usize) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         file.set_len(bytes as u64)?;
         let map = MmapOptions::new().populate().map_raw(&file)?;
         Ok(Self { map })

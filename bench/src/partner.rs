@@ -63,10 +63,7 @@ impl Brief {
             ("--warm-up-us", self.warm_up_us.to_string()),
             ("--measure-us", self.measure_us.to_string()),
         ];
-        pairs
-            .into_iter()
-            .flat_map(|(k, v)| [k.to_owned(), v])
-            .collect()
+        pairs.into_iter().flat_map(|(k, v)| [k.to_owned(), v]).collect()
     }
 }
 

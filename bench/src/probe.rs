@@ -45,11 +45,7 @@ impl Class {
 pub(crate) fn classify(control: &Control, clock: Clock, line: Word) -> Result<Class> {
     let samples = lead(control, line, clock.to_ticks(PROBE))?;
     let median_ns = clock.to_ns(samples.value_at_quantile(0.5));
-    Ok(if median_ns < NEAR_BELOW_NS {
-        Class::Near
-    } else {
-        Class::Far
-    })
+    Ok(if median_ns < NEAR_BELOW_NS { Class::Near } else { Class::Far })
 }
 
 /// Plays ball for `ticks_long` and returns the round trips, in ticks; at least one.

@@ -98,10 +98,7 @@ impl Report {
         cases: &[Case],
         runs: &[Run],
     ) -> Result<Self> {
-        ensure!(
-            host.is_complete(),
-            "no results without a host record: {host:?} is not one"
-        );
+        ensure!(host.is_complete(), "no results without a host record: {host:?} is not one");
         let mut rows = Vec::new();
         let mut merged = Vec::new();
         for (index, case) in cases.iter().enumerate() {
@@ -115,12 +112,7 @@ impl Report {
             }
         }
         compare(&mut rows, cases);
-        Ok(Self {
-            host,
-            rows,
-            merged,
-            clock,
-        })
+        Ok(Self { host, rows, merged, clock })
     }
 
     /// One JSON object a line.
@@ -196,9 +188,7 @@ fn ratio(value: Option<f64>) -> String {
 }
 
 fn spread(spread: Option<Spread>) -> String {
-    spread.map_or_else(String::new, |s| {
-        format!("{}..{}", number(Some(s.min)), number(Some(s.max)))
-    })
+    spread.map_or_else(String::new, |s| format!("{}..{}", number(Some(s.min)), number(Some(s.max))))
 }
 
 /// All samples of a row.
@@ -223,14 +213,9 @@ fn row(suite: &str, case: &str, class: Class, clock: Clock, runs: &[&Run]) -> Ro
     };
     let rates = Spread::of(runs.iter().filter_map(|run| run.outcome.rate_mps));
     let median = |spread: Option<Spread>| spread.map(|spread| spread.median);
-    let names: Vec<&String> = runs
-        .iter()
-        .flat_map(|run| run.outcome.details.keys())
-        .collect();
+    let names: Vec<&String> = runs.iter().flat_map(|run| run.outcome.details.keys()).collect();
     let details = names.into_iter().filter_map(|name| {
-        let values = runs
-            .iter()
-            .filter_map(|run| run.outcome.details.get(name).copied());
+        let values = runs.iter().filter_map(|run| run.outcome.details.get(name).copied());
         Some((name.clone(), Spread::of(values)?.median))
     });
     let counts = runs.iter().filter_map(|run| run.outcome.samples.as_ref());
@@ -270,8 +255,7 @@ fn compare(rows: &mut [Row], cases: &[Case]) {
         };
         let find = |name: &Option<String>| {
             let name = name.as_ref()?;
-            all.iter()
-                .find(|other| other.case == *name && other.class == row.class)
+            all.iter().find(|other| other.case == *name && other.class == row.class)
         };
         if let Some(floor) = find(&case.floor) {
             row.ratio_p50 = over(row.p50_ns, floor.p50_ns);

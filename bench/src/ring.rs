@@ -14,9 +14,7 @@ const BATCH: usize = 64;
 
 /// The ring's options of every case.
 pub(crate) fn options(dir: &Path) -> RingOptions {
-    RingOptions::new()
-        .directory(dir)
-        .capacity_bytes(CAPACITY_BYTES)
+    RingOptions::new().directory(dir).capacity_bytes(CAPACITY_BYTES)
 }
 
 /// Attaches a consumer from the first message on.
@@ -155,10 +153,7 @@ impl Link for WaitingRing {
     }
 
     fn open_receiver(&self, dir: &Path, channel: &str) -> Result<Waiting> {
-        Ok(Waiting {
-            consumer: attach(dir, channel)?,
-            waiter: Waiter::new(self.0),
-        })
+        Ok(Waiting { consumer: attach(dir, channel)?, waiter: Waiter::new(self.0) })
     }
 }
 
@@ -171,10 +166,7 @@ pub(crate) struct Waiting {
 impl Receiver for Waiting {
     #[inline(always)]
     fn poll(&mut self, limit: usize, mut handler: impl FnMut(&[u8])) -> usize {
-        match self
-            .consumer
-            .poll(limit, |message| handler(message.payload))
-        {
+        match self.consumer.poll(limit, |message| handler(message.payload)) {
             Ok(0) => 0,
             Ok(count) => {
                 self.waiter.reset();

@@ -52,12 +52,7 @@ pub(crate) fn rounds(
         }
         let from = Instant::now();
         for (index, case) in cases.iter().enumerate() {
-            progress(&format!(
-                "round {} of {}: {}",
-                round + 1,
-                plan.rounds,
-                case.name
-            ));
+            progress(&format!("round {} of {}: {}", round + 1, plan.rounds, case.name));
             runs.extend(steady(plan, case)?.map(|(class, outcome)| Run {
                 case: index,
                 class,
@@ -88,12 +83,8 @@ fn once(plan: &Plan, case: &Case) -> Result<(Class, Outcome, Class)> {
     let brief =
         Brief::new(&plan.suite, &case.name, dir.path(), plan.cores[1]).timed(plan.clock, plan.span);
     let partner = Running::start(case, &brief, &control)?;
-    let session = Session {
-        dir: dir.path(),
-        control: &control,
-        clock: plan.clock,
-        span: plan.span,
-    };
+    let session =
+        Session { dir: dir.path(), control: &control, clock: plan.clock, span: plan.span };
     let before = classify(&control, plan.clock, Word::ProbeBefore)?;
     let outcome = case.scenario.lead(&session)?;
     let after = classify(&control, plan.clock, Word::ProbeAfter)?;

@@ -77,15 +77,11 @@ pub(crate) struct Span {
 
 impl Span {
     /// Long enough for a look.
-    pub(crate) const QUICK: Self = Self {
-        warm_up: Duration::from_millis(20),
-        measure: Duration::from_millis(100),
-    };
+    pub(crate) const QUICK: Self =
+        Self { warm_up: Duration::from_millis(20), measure: Duration::from_millis(100) };
     /// Long enough for 99.99 percentiles of what happens 100,000 times a second.
-    pub(crate) const FULL: Self = Self {
-        warm_up: Duration::from_millis(100),
-        measure: Duration::from_millis(1000),
-    };
+    pub(crate) const FULL: Self =
+        Self { warm_up: Duration::from_millis(100), measure: Duration::from_millis(1000) };
 }
 
 /// One run, as both sides see it.
@@ -128,11 +124,7 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// Latencies, one a sample.
     pub(crate) fn latency(samples: Histogram<u64>) -> Self {
-        Self {
-            samples: Some(samples),
-            operations_per_sample: 1,
-            ..Self::default()
-        }
+        Self { samples: Some(samples), operations_per_sample: 1, ..Self::default() }
     }
 
     /// A rate: `count` messages in `ticks_long`.

@@ -7,11 +7,8 @@ use anyhow::{Result, bail};
 use crate::scenario::Case;
 
 /// Every suite, with what it measures.
-pub(crate) const SUITES: [(&str, &str, fn() -> Vec<Case>); 1] = [(
-    "ipc",
-    "the ring between two processes of one host, its floor and its peers",
-    ipc::cases,
-)];
+pub(crate) const SUITES: [(&str, &str, fn() -> Vec<Case>); 1] =
+    [("ipc", "the ring between two processes of one host, its floor and its peers", ipc::cases)];
 
 /// The cases of a suite.
 ///
@@ -20,10 +17,7 @@ pub(crate) const SUITES: [(&str, &str, fn() -> Vec<Case>); 1] = [(
 pub(crate) fn cases(name: &str) -> Result<Vec<Case>> {
     match SUITES.iter().find(|(suite, ..)| *suite == name) {
         Some((.., cases)) => Ok(cases()),
-        None => bail!(
-            "unknown suite `{name}`: choose one of {}",
-            names().join(", ")
-        ),
+        None => bail!("unknown suite `{name}`: choose one of {}", names().join(", ")),
     }
 }
 

@@ -68,11 +68,7 @@ impl<L: Link> Scenario for Throughput<L> {
             "the {received} messages received are not the bytes that were sent"
         );
         let (from, to) = (first.unwrap_or((0, warm)), last.unwrap_or((received, end)));
-        Ok(Outcome::rate(
-            session.clock,
-            to.0 - from.0,
-            to.1.saturating_sub(from.1),
-        ))
+        Ok(Outcome::rate(session.clock, to.0 - from.0, to.1.saturating_sub(from.1)))
     }
 
     fn follow(&self, session: &Session<'_>) -> Result<()> {
