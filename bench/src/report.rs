@@ -268,3 +268,94 @@ fn compare(rows: &mut [Row], cases: &[Case]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::line::Line as LineScenario;
+    use crate::scenario::{Outcome, histogram};
+
+    fn host() -> Host {
+        Host {
+            cpu: "CPU".into(),
+            cores: 2,
+            kernel: "6".into(),
+            clock: "tsc".into(),
+            ticks_per_ns: 1.0,
+            timer_cost_ns: 10.0,
+            load_1m: 0.0,
+            commit: None,
+        }
+    }
+
+    /// A run of 1,000 samples, all of them `ns`.
+    fn run(case: usize, class: Class, ns: u64) -> Run {
+        let mut samples = histogram();
+        samples.record_n(ns, 1000).unwrap();
+        let outcome = Outcome::latency(samples).with_rate(Clock::with_rate(1.0), 1000, 1000 * ns);
+        Run { case, class, outcome }
+    }
+
+    fn report(host: Host, runs: &[Run]) -> Result<Report> {
+        let cases = [
+            Case::new("floor", LineScenario),
+            Case::new("ours", LineScenario).against("floor"),
+            Case::new("peer", LineScenario).against("floor").rival_of("ours"),
+        ];
+        Report::new(host, Clock::with_rate(1.0), "ipc", &cases, runs)
+    }
+
+    #[test]
+    fn no_results_without_a_host_record() {
+        let nobody = Host { cpu: String::new(), ..host() };
+        let error = report(nobody, &[run(0, Class::Near, 100)]).err().unwrap();
+        assert!(error.to_string().contains("host record"), "{error}");
+        assert!(report(host(), &[run(0, Class::Near, 100)]).is_ok());
+    }
+
+    #[test]
+    fn medians_and_extremes_are_over_the_rounds() {
+        let runs = [300, 100, 120].map(|ns| run(0, Class::Near, ns));
+        let rows = report(host(), &runs).unwrap().rows;
+        assert_eq!(rows.len(), 1);
+        let spread = rows[0].p50_spread_ns.unwrap();
+        assert_eq!((spread.min, spread.median, spread.max), (100.0, 120.0, 300.0));
+        assert_eq!((rows[0].p50_ns, rows[0].max_ns), (Some(120.0), Some(300.0)));
+        assert_eq!((rows[0].samples, rows[0].rounds), (3000, 3));
+    }
+
+    #[test]
+    fn ratios_are_taken_within_a_class_only() {
+        let runs = [
+            run(0, Class::Near, 100),
+            run(1, Class::Near, 110),
+            run(1, Class::Far, 550),
+            run(2, Class::Near, 220),
+        ];
+        let rows = report(host(), &runs).unwrap().rows;
+        let named = |case: &str, class| {
+            let row = rows.iter().find(|row| row.case == case && row.class == class);
+            row.unwrap()
+        };
+        let ours = named("ours", Class::Near);
+        assert_eq!(ours.ratio_p50, Some(1.1));
+        assert!((ours.ratio_floor.unwrap() - 100.0 / 110.0).abs() < 1e-9);
+        assert_eq!(named("ours", Class::Far).ratio_p50, None);
+        assert_eq!(named("peer", Class::Near).ring_better, Some(2.0));
+    }
+
+    #[test]
+    fn every_json_line_is_a_row_with_its_host() {
+        let runs = [run(0, Class::Near, 100), run(1, Class::Far, 550)];
+        let report = report(host(), &runs).unwrap();
+        let mut out = Vec::new();
+        report.write_json(&mut out).unwrap();
+        let lines: Vec<&str> = std::str::from_utf8(&out).unwrap().lines().collect();
+        assert_eq!(lines.len(), 2);
+        for (line, row) in lines.iter().zip(&report.rows) {
+            assert_eq!(&serde_json::from_str::<Row>(line).unwrap(), row);
+            let value: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!(serde_json::from_value::<Host>(value["host"].clone()).unwrap(), host());
+        }
+    }
+}

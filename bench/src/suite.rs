@@ -6,24 +6,29 @@ use anyhow::{Result, bail};
 
 use crate::scenario::Case;
 
-/// Every suite, with what it measures.
-pub(crate) const SUITES: [(&str, &str, fn() -> Vec<Case>); 1] =
-    [("ipc", "the ring between two processes of one host, its floor and its peers", ipc::cases)];
+/// A family of cases.
+struct Suite {
+    name: &'static str,
+    cases: fn() -> Vec<Case>,
+}
+
+/// Every suite there is; the help text of the command says what each measures.
+const SUITES: [Suite; 1] = [Suite { name: "ipc", cases: ipc::cases }];
 
 /// The cases of a suite.
 ///
 /// # Errors
 /// Names the suites there are, if `name` is none of them.
 pub(crate) fn cases(name: &str) -> Result<Vec<Case>> {
-    match SUITES.iter().find(|(suite, ..)| *suite == name) {
-        Some((.., cases)) => Ok(cases()),
+    match SUITES.iter().find(|suite| suite.name == name) {
+        Some(suite) => Ok((suite.cases)()),
         None => bail!("unknown suite `{name}`: choose one of {}", names().join(", ")),
     }
 }
 
 /// The names of all suites.
 pub(crate) fn names() -> Vec<&'static str> {
-    SUITES.iter().map(|(name, ..)| *name).collect()
+    SUITES.iter().map(|suite| suite.name).collect()
 }
 
 #[cfg(test)]

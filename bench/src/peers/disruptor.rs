@@ -41,8 +41,11 @@ impl Receiver for DisruptorReceiver {
     fn poll(&mut self, limit: usize, mut handler: impl FnMut(&[u8])) -> usize {
         match self.0.take(limit as u64) {
             Ok(mut events) => {
-                let count = (&mut events).len();
-                (&mut events).for_each(|event| handler(event));
+                let mut count = 0;
+                for event in &mut events {
+                    handler(event);
+                    count += 1;
+                }
                 count
             }
             Err(Polling::NoEvents | Polling::Shutdown) => 0,
