@@ -18,12 +18,7 @@ pub(crate) struct Digest {
 impl Digest {
     /// Of no messages.
     pub(crate) fn new() -> Self {
-        Self {
-            hash: Xxh3::new(),
-            buffer: Vec::with_capacity(BUFFER_BYTES),
-            messages: 0,
-            bytes: 0,
-        }
+        Self { hash: Xxh3::new(), buffer: Vec::with_capacity(BUFFER_BYTES), messages: 0, bytes: 0 }
     }
 
     /// Takes the next message.
@@ -76,19 +71,9 @@ mod tests {
 
     #[test]
     fn borders_order_and_bytes_all_count() {
-        let all = [
-            of(&[]),
-            of(&[b""]),
-            of(&[b"ab"]),
-            of(&[b"a", b"b"]),
-            of(&[b"b", b"a"]),
-        ];
+        let all = [of(&[]), of(&[b""]), of(&[b"ab"]), of(&[b"a", b"b"]), of(&[b"b", b"a"])];
         for (index, digest) in all.iter().enumerate() {
-            assert_eq!(
-                all.iter().filter(|other| *other == digest).count(),
-                1,
-                "{index}"
-            );
+            assert_eq!(all.iter().filter(|other| *other == digest).count(), 1, "{index}");
         }
     }
 

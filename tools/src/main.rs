@@ -6,9 +6,18 @@
 mod demo;
 mod digest;
 mod exit;
+mod inspect;
+mod ls;
 mod progress;
+mod publish;
+mod range;
+mod records;
+mod remove;
 mod stop;
+mod subscribe;
 mod table;
+mod target;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -33,14 +42,16 @@ use one string.";
 
 const EXAMPLES: &str = "\
 Examples:
-  gapless demo                                   real market data through a ring, measured";
+  gapless demo                                   real market data through a ring, measured
+  echo hello | gapless pub shm:greetings         lines into a stream
+  gapless sub shm:greetings                      and out again
+  gapless pub shm:load --generate --rate 100000  a load to play with
+  gapless ls                                     which streams there are
+  gapless inspect load --follow                  who reads it, and who is behind
+  gapless rm greetings                           away with it";
 
 #[derive(Parser)]
-#[command(
-    name = "gapless",
-    version,
-    about = "Low-latency messaging over shared memory"
-)]
+#[command(name = "gapless", version, about = "Low-latency messaging over shared memory")]
 #[command(long_about = LONG_ABOUT, after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
@@ -51,6 +62,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Demo(demo::Args),
+    Pub(publish::Args),
+    Sub(subscribe::Args),
+    Ls(ls::Args),
+    Inspect(inspect::Args),
+    Rm(remove::Args),
     #[command(hide = true)]
     DemoPublisher(demo::publisher::Args),
     #[command(hide = true)]
@@ -60,6 +76,11 @@ enum Command {
 fn run(command: Command) -> anyhow::Result<Outcome> {
     match command {
         Command::Demo(args) => demo::run(&args),
+        Command::Pub(args) => publish::run(&args),
+        Command::Sub(args) => subscribe::run(&args),
+        Command::Ls(args) => ls::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Rm(args) => remove::run(&args),
         Command::DemoPublisher(args) => demo::publisher::run(&args),
         Command::DemoSubscriber(args) => demo::subscriber::run(&args),
     }

@@ -17,42 +17,32 @@ impl Cell {
     /// A word or a sentence.
     pub(crate) fn text(text: impl Into<String>) -> Self {
         let text = text.into();
-        Self {
-            value: Value::from(text.clone()),
-            text,
-        }
+        Self { value: Value::from(text.clone()), text }
     }
 
     /// A whole number, shown with thousands separated.
     pub(crate) fn count(count: u64) -> Self {
-        Self {
-            text: grouped(count),
-            value: Value::from(count),
-        }
+        Self { text: grouped(count), value: Value::from(count) }
     }
 
     /// A number of bytes: exact for programs, in powers of 1,024 for people.
     pub(crate) fn bytes(bytes: u64) -> Self {
-        Self {
-            text: bytes_text(bytes),
-            value: Value::from(bytes),
-        }
+        Self { text: bytes_text(bytes), value: Value::from(bytes) }
+    }
+
+    /// A span of time, in seconds.
+    pub(crate) fn seconds(time: Duration) -> Self {
+        Self::with(format!("{:.3}", time.as_secs_f64()), time.as_secs_f64())
     }
 
     /// Nothing known: `-` and null.
     pub(crate) fn none() -> Self {
-        Self {
-            text: "-".into(),
-            value: Value::Null,
-        }
+        Self { text: "-".into(), value: Value::Null }
     }
 
     /// Shows `text`, tells programs `value`.
     pub(crate) fn with(text: impl Into<String>, value: impl Into<Value>) -> Self {
-        Self {
-            text: text.into(),
-            value: value.into(),
-        }
+        Self { text: text.into(), value: value.into() }
     }
 }
 
@@ -66,16 +56,23 @@ pub(crate) struct Table {
 impl Table {
     /// `columns`: JSON key and heading of each.
     pub(crate) fn new(columns: &[(&'static str, &'static str)]) -> Self {
-        Self {
-            columns: columns.to_vec(),
-            rows: Vec::new(),
-        }
+        Self { columns: columns.to_vec(), rows: Vec::new() }
     }
 
     /// Adds a row, which has a cell for each column.
     pub(crate) fn row(&mut self, cells: Vec<Cell>) {
         assert_eq!(cells.len(), self.columns.len(), "a cell for each column");
         self.rows.push(cells);
+    }
+
+    /// Whether there is no row.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Prints the table for people.
+    pub(crate) fn print(&self) -> io::Result<()> {
+        writeln!(io::stdout(), "{self}")
     }
 
     /// Rows as an array of objects.
@@ -101,8 +98,7 @@ fn alignment(text: &str) -> CellAlignment {
 
 fn layout() -> Text {
     let mut text = Text::new();
-    text.load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled);
+    text.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     text
 }
 
@@ -147,9 +143,7 @@ impl Facts {
     /// All facts as one object.
     pub(crate) fn json(&self) -> Map<String, Value> {
         let fields = self.facts.iter();
-        fields
-            .map(|(key, _, cell)| ((*key).to_owned(), cell.value.clone()))
-            .collect()
+        fields.map(|(key, _, cell)| ((*key).to_owned(), cell.value.clone())).collect()
     }
 }
 
@@ -181,6 +175,12 @@ pub(crate) fn grouped(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// "1 message", "2 messages".
+pub(crate) fn messages_text(count: u64) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} message{plural}", grouped(count))
 }
 
 /// Bytes in the largest power of 1,024 that leaves a number of at least 1.

@@ -139,10 +139,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
     if args.json {
         writeln!(out, "{}", json_of(&stage, &calibration, &reports, sound)?)?;
     } else if sound {
-        writeln!(
-            out,
-            "Every subscriber saw every message, in order, byte for byte."
-        )?;
+        writeln!(out, "Every subscriber saw every message, in order, byte for byte.")?;
     } else {
         writeln!(out, "WRONG: messages are missing or differ, see above.")?;
     }
@@ -237,11 +234,7 @@ fn print_ring(report: &RingReport, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
         "  {} in {}: {}, {:.1} MB/s to each subscriber; the publisher had to wait {} times",
-        if report.wanted_rate.is_some() {
-            "paced"
-        } else {
-            "done"
-        },
+        if report.wanted_rate.is_some() { "paced" } else { "done" },
         ns_text(report.elapsed_ns),
         rate_text(report.messages_per_second, "msg"),
         report.bytes_per_second / 1e6,

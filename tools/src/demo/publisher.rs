@@ -41,9 +41,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
     troupe::tell(&Told::Ready)?;
     troupe::await_cue()?;
 
-    let ticks_per_message = args
-        .rate
-        .map(|rate| calibration.ticks_per_second / rate as f64);
+    let ticks_per_message = args.rate.map(|rate| calibration.ticks_per_second / rate as f64);
     let mut digest = Digest::new();
     let mut backpressure_waits = 0;
     let start_ticks = clock.ticks();

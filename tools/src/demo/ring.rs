@@ -66,14 +66,7 @@ pub(super) struct Latency {
 
 impl Latency {
     pub(super) fn in_order(&self) -> [u64; 6] {
-        [
-            self.p50_ns,
-            self.p90_ns,
-            self.p99_ns,
-            self.p999_ns,
-            self.p9999_ns,
-            self.max_ns,
-        ]
+        [self.p50_ns, self.p90_ns, self.p99_ns, self.p999_ns, self.p9999_ns, self.max_ns]
     }
 }
 

@@ -32,13 +32,8 @@ mod tests {
     fn msg_seq_num(message: &[u8]) -> u64 {
         assert_eq!(message[..2], [0xc0, 0xf8], "template reset");
         let digits = message[4..].iter();
-        let end = digits
-            .clone()
-            .position(|byte| byte & 0x80 != 0)
-            .expect("a stop bit");
-        digits
-            .take(end + 1)
-            .fold(0, |number, byte| number << 7 | u64::from(byte & 0x7f))
+        let end = digits.clone().position(|byte| byte & 0x80 != 0).expect("a stop bit");
+        digits.take(end + 1).fold(0, |number, byte| number << 7 | u64::from(byte & 0x7f))
     }
 
     #[test]
@@ -49,10 +44,7 @@ mod tests {
         assert_eq!(sizes.iter().sum::<usize>(), 688_083);
         assert_eq!(FILE.len(), 688_083 + 2 * messages.len());
         sizes.sort_unstable();
-        assert_eq!(
-            (sizes[0], sizes[sizes.len() / 2], sizes[sizes.len() - 1]),
-            (45, 69, 428)
-        );
+        assert_eq!((sizes[0], sizes[sizes.len() / 2], sizes[sizes.len() - 1]), (45, 69, 428));
         let numbers = messages.iter().map(|message| msg_seq_num(message));
         assert!(numbers.eq(482_727..=490_827), "MsgSeqNum without a gap");
     }

@@ -62,11 +62,8 @@ impl Roles {
 impl Stage {
     /// Makes the directory, in shared memory if there is any, and looks at the cores.
     pub(super) fn set(stop: Stop) -> anyhow::Result<Self> {
-        let private = |parent: &Path| {
-            tempfile::Builder::new()
-                .prefix("gapless-demo-")
-                .tempdir_in(parent)
-        };
+        let private =
+            |parent: &Path| tempfile::Builder::new().prefix("gapless-demo-").tempdir_in(parent);
         let directory = private(Path::new("/dev/shm"))
             .or_else(|_| private(&std::env::temp_dir()))
             .context("make a directory for the demo's ring")?;
@@ -76,14 +73,7 @@ impl Stage {
             (Some(a), Some(b)) if a != b => probe::round_trip_ns(&TscClock::new(), a, b),
             _ => None,
         };
-        Ok(Self {
-            directory,
-            stop,
-            cores,
-            roles,
-            note,
-            core_to_core_ns,
-        })
+        Ok(Self { directory, stop, cores, roles, note, core_to_core_ns })
     }
 
     /// Directory of the rings.
@@ -99,22 +89,13 @@ mod tests {
     #[test]
     fn everybody_gets_a_core_as_far_as_they_go() {
         let (roles, note) = Roles::cast(&[4, 5, 6, 7]);
-        assert_eq!(
-            (roles.publisher, roles.subscribers),
-            (Some(4), [Some(5), Some(6)])
-        );
+        assert_eq!((roles.publisher, roles.subscribers), (Some(4), [Some(5), Some(6)]));
         assert!(roles.subscribers_alone && note == NOTE_THREE);
         let (roles, note) = Roles::cast(&[0, 1]);
-        assert_eq!(
-            (roles.publisher, roles.subscribers),
-            (Some(0), [Some(1), Some(1)])
-        );
+        assert_eq!((roles.publisher, roles.subscribers), (Some(0), [Some(1), Some(1)]));
         assert!(roles.publisher_alone && !roles.subscribers_alone && note == NOTE_TWO);
         let (roles, note) = Roles::cast(&[3]);
-        assert_eq!(
-            (roles.publisher, roles.subscribers),
-            (Some(3), [Some(3), Some(3)])
-        );
+        assert_eq!((roles.publisher, roles.subscribers), (Some(3), [Some(3), Some(3)]));
         assert!(!roles.publisher_alone && note == NOTE_ONE);
         assert_eq!(Roles::cast(&[]).0.publisher, None);
     }

@@ -34,11 +34,7 @@ impl Troupe {
     /// Nobody yet.
     pub(super) fn new() -> Self {
         let (sender, said) = channel();
-        Self {
-            members: Vec::new(),
-            sender,
-            said,
-        }
+        Self { members: Vec::new(), sender, said }
     }
 
     /// Starts a process, and returns its number.
@@ -59,11 +55,7 @@ impl Troupe {
             _ => bail!("the {role} has no pipes"),
         };
         let number = self.members.len();
-        self.members.push(Member {
-            role,
-            process,
-            input,
-        });
+        self.members.push(Member { role, process, input });
         let sender = self.sender.clone();
         thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {

@@ -1,0 +1,350 @@
+//! `gapless sub`: a stream to standard output, to a file, or only counted and digested.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use gapless::shm::{ProducerStatus, RingError};
+use gapless::{Address, Error, Message, Part, PollError, Reassembler, Subscriber};
+
+use crate::digest::Digest;
+use crate::exit::{Outcome, Usage};
+use crate::progress;
+use crate::records::Prefix;
+use crate::stop::{LOOK_INTERVAL, Stop};
+use crate::table::{Cell, Facts, bytes_text, messages_text, per_second, print_json, rate_text};
+
+/// Messages of one poll.
+const POLL_LIMIT: usize = 256;
+/// Longest message that is put together from fragments.
+const MESSAGE_MAX_BYTES: usize = 1 << 28;
+/// A quiet stream's publisher is asked after this often: each time is a system call.
+const STATUS_INTERVAL: Duration = Duration::from_millis(1);
+/// How often to look for a ring that does not exist yet.
+const ATTACH_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Read a stream: to standard output, to a file, or only to count it
+///
+/// Starts at the oldest message still in the ring (`from=now` or `from=1000` in the address starts
+/// elsewhere) and ends when the publisher has closed the stream, or died, and everything is read.
+/// On a lossless ring the publisher waits for this subscriber if it is slow (`observe=yes` in the
+/// address: it does not, and what was missed is told).
+#[derive(clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  gapless sub shm:greetings                       messages as lines
+  gapless sub 'shm:feed?from=now&wait=yield' --hex --max 10
+  gapless sub shm:feed --output copy.binfile      length-prefixed records
+  gapless sub shm:feed --hash --wait-for-publisher --json
+
+Whatever is missed (overwritten on a lossy ring before it was read; messages of several fragments
+that lack one) is told on standard error with its sequence numbers, and the exit code is 3. It is 3
+as well if the publisher died instead of closing the stream.")]
+pub(crate) struct Args {
+    /// The stream, as shm:NAME or shm:NAME?from=now&wait=yield
+    address: Address,
+    /// Lines of hexadecimal digits instead of the bytes as they are
+    #[arg(long, conflicts_with_all = ["output", "count", "hash"])]
+    hex: bool,
+    /// Write length-prefixed records to FILE
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["count", "hash"])]
+    output: Option<PathBuf>,
+    /// How lengths are written in FILE
+    #[arg(long, value_enum, default_value_t = Prefix::Be16)]
+    prefix: Prefix,
+    /// Only count
+    #[arg(long)]
+    count: bool,
+    /// Only count, and digest all messages
+    #[arg(long)]
+    hash: bool,
+    /// End after N messages
+    #[arg(long, value_name = "N")]
+    max: Option<u64>,
+    /// Go on when the publisher has gone: another one may take the stream over
+    #[arg(long)]
+    follow: bool,
+    /// Wait for the stream to be created
+    #[arg(long)]
+    wait_for_publisher: bool,
+    /// Take fragments of long messages as they are, instead of putting them together
+    #[arg(long)]
+    fragments: bool,
+    /// Summary as one JSON object on standard output (not with messages there)
+    #[arg(long, conflicts_with = "hex")]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
+    if args.json && !(args.count || args.hash || args.output.is_some()) {
+        let text = "--json prints a summary: give --count, --hash or --output as well";
+        return Err(Usage(text.into()).into());
+    }
+    let stop = Stop::on_signals()?;
+    let sink = Sink::open(args)?;
+    let Some(mut subscriber) = attach(args, &stop)? else {
+        anyhow::bail!("interrupted");
+    };
+    let mut reader = Reader {
+        sink,
+        reassembler: (!args.fragments).then(|| Reassembler::new(MESSAGE_MAX_BYTES)),
+        digest: Digest::new(),
+        failed: None,
+        messages: 0,
+        bytes: 0,
+        missed: 0,
+        incomplete: 0,
+        next_sequence: subscriber.next_sequence(),
+        unfinished_since: None,
+        sums: args.hash,
+    };
+    let start = Instant::now();
+    let end = read(args, &stop, &mut subscriber, &mut reader)?;
+    drop(subscriber);
+    reader.finish()?;
+    summarise(args, &mut reader, &end, start.elapsed())?;
+    Ok(Outcome::wrong_if(reader.missed + reader.incomplete > 0 || end.is_wrong()))
+}
+
+/// Why reading ended.
+enum End {
+    Closed,
+    Died,
+    Enough,
+    Stopped,
+    /// The stream cannot be read any further.
+    Broken(PollError),
+}
+
+impl End {
+    fn is_wrong(&self) -> bool {
+        matches!(self, Self::Died | Self::Broken(_))
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Closed => "the publisher closed the stream".into(),
+            Self::Died => "the publisher died without closing the stream".into(),
+            Self::Enough => "as many messages as asked for".into(),
+            Self::Stopped => "interrupted".into(),
+            Self::Broken(error) => error.to_string(),
+        }
+    }
+}
+
+fn attach(args: &Args, stop: &Stop) -> anyhow::Result<Option<Subscriber>> {
+    let spinner = progress::spinner("waiting for the stream to be created");
+    loop {
+        match Subscriber::open_at(&args.address) {
+            Err(Error::Ring(RingError::NotFound { .. })) if args.wait_for_publisher => {}
+            result => {
+                spinner.finish_and_clear();
+                return Ok(Some(result?));
+            }
+        }
+        if stop.asked() {
+            return Ok(None);
+        }
+        sleep(ATTACH_INTERVAL);
+    }
+}
+
+fn read(
+    args: &Args,
+    stop: &Stop,
+    subscriber: &mut Subscriber,
+    reader: &mut Reader,
+) -> anyhow::Result<End> {
+    let mut status = ProducerStatus::Alive;
+    let mut quiet_since: Option<Instant> = None;
+    loop {
+        let left = args.max.map_or(u64::MAX, |max| max.saturating_sub(reader.messages));
+        if left == 0 {
+            return Ok(End::Enough);
+        }
+        if stop.asked() {
+            return Ok(End::Stopped);
+        }
+        let limit = usize::try_from(left).unwrap_or(usize::MAX).min(POLL_LIMIT);
+        match subscriber.poll_or_wait(limit, |message| reader.take(message)) {
+            Ok(0) if status != ProducerStatus::Alive && !args.follow => {
+                // The status is older than this empty poll: nothing is left.
+                let closed = status == ProducerStatus::Closed;
+                return Ok(if closed { End::Closed } else { End::Died });
+            }
+            Ok(0) => {
+                if quiet_since.is_none() {
+                    reader.flush()?;
+                }
+                if quiet_since.get_or_insert_with(Instant::now).elapsed() >= STATUS_INTERVAL {
+                    quiet_since = Some(Instant::now());
+                    status = subscriber.publisher_status();
+                    if status != ProducerStatus::Alive && args.follow {
+                        sleep(LOOK_INTERVAL); // nobody is there who could be in a hurry
+                    }
+                }
+            }
+            Ok(_) => (quiet_since, status) = (None, ProducerStatus::Alive),
+            Err(PollError::Lapped { missed, resumed_at }) => reader.lapped(missed, resumed_at),
+            Err(PollError::Unsteady) => {}
+            Err(error) => return Ok(End::Broken(error)),
+        }
+        if let Some(error) = reader.failed.take() {
+            return Err(error).context("write the messages");
+        }
+    }
+}
+
+fn summarise(args: &Args, reader: &mut Reader, end: &End, elapsed: Duration) -> io::Result<()> {
+    let rate = per_second(reader.messages, elapsed);
+    let mut facts = Facts::default();
+    facts.add("messages", "messages", Cell::count(reader.messages));
+    facts.add("bytes", "bytes", Cell::bytes(reader.bytes));
+    facts.add("missed", "missed", Cell::count(reader.missed));
+    facts.add("incomplete", "incomplete", Cell::count(reader.incomplete));
+    facts.add("next_sequence", "next sequence", Cell::count(reader.next_sequence));
+    facts.add("elapsed_s", "seconds", Cell::seconds(elapsed));
+    facts.add("messages_per_second", "rate", Cell::with(rate_text(rate, "msg"), rate));
+    facts.add("end", "ended by", Cell::text(end.text()));
+    if args.hash {
+        facts.add("digest", "digest", Cell::text(reader.digest.text()));
+    }
+    if args.json {
+        return print_json(&facts.json().into());
+    }
+    if args.count || args.hash {
+        return writeln!(io::stdout(), "{facts}");
+    }
+    eprintln!("read {} messages, {}; {}", reader.messages, bytes_text(reader.bytes), end.text());
+    Ok(())
+}
+
+/// Where messages go.
+enum Sink {
+    Lines { out: Box<dyn Write>, hex: bool },
+    Records { out: Box<dyn Write>, prefix: Prefix },
+    Nowhere,
+}
+
+impl Sink {
+    fn open(args: &Args) -> anyhow::Result<Self> {
+        if args.count || args.hash {
+            return Ok(Self::Nowhere);
+        }
+        if let Some(path) = &args.output {
+            let file = File::create(path).with_context(|| path.display().to_string())?;
+            let out = Box::new(BufWriter::new(file));
+            return Ok(Self::Records { out, prefix: args.prefix });
+        }
+        let out = Box::new(BufWriter::new(io::stdout()));
+        Ok(Self::Lines { out, hex: args.hex })
+    }
+
+    fn put(&mut self, message: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Nowhere => Ok(()),
+            Self::Records { out, prefix } => prefix.write(out, message),
+            Self::Lines { out, hex: false } => {
+                out.write_all(message)?;
+                out.write_all(b"\n")
+            }
+            Self::Lines { out, hex: true } => {
+                for byte in message {
+                    write!(out, "{byte:02x}")?;
+                }
+                out.write_all(b"\n")
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Nowhere => Ok(()),
+            Self::Records { out, .. } | Self::Lines { out, .. } => out.flush(),
+        }
+    }
+}
+
+/// Takes messages, and keeps account of them.
+struct Reader {
+    sink: Sink,
+    reassembler: Option<Reassembler>,
+    digest: Digest,
+    /// The sink's first error: nothing is put there any more.
+    failed: Option<io::Error>,
+    messages: u64,
+    bytes: u64,
+    /// Records overwritten unread.
+    missed: u64,
+    /// Messages of which only a part was seen.
+    incomplete: u64,
+    next_sequence: u64,
+    /// First record of a message whose last one has not come.
+    unfinished_since: Option<u64>,
+    sums: bool,
+}
+
+impl Reader {
+    fn take(&mut self, message: Message<'_>) {
+        self.next_sequence = message.sequence + 1;
+        let Some(mut reassembler) = self.reassembler.take() else {
+            return self.put(message.payload);
+        };
+        if message.flags.begins() {
+            self.unfinished_since = Some(message.sequence);
+        }
+        if message.flags.ends() {
+            self.unfinished_since = None;
+        }
+        reassembler.accept(message, |part| match part {
+            Part::Whole { payload, .. } => self.put(payload),
+            Part::Abandoned { first, last } => self.abandoned(first, last),
+        });
+        self.reassembler = Some(reassembler);
+    }
+
+    fn put(&mut self, payload: &[u8]) {
+        self.messages += 1;
+        self.bytes += payload.len() as u64;
+        if self.sums {
+            self.digest.add(payload);
+        }
+        if self.failed.is_none() {
+            self.failed = self.sink.put(payload).err();
+        }
+    }
+
+    fn abandoned(&mut self, first: u64, last: u64) {
+        self.incomplete += 1;
+        eprintln!(
+            "gapless: sequence {first} to {last}: part of a message whose rest was not seen, or \
+             longer than {}",
+            bytes_text(MESSAGE_MAX_BYTES as u64)
+        );
+    }
+
+    fn lapped(&mut self, missed: u64, resumed_at: u64) {
+        self.missed += missed;
+        self.next_sequence = resumed_at;
+        if missed > 0 {
+            let first = resumed_at - missed;
+            let last = resumed_at - 1;
+            eprintln!("gapless: missed {}: sequence {first} to {last}", messages_text(missed));
+        }
+    }
+
+    fn flush(&mut self) -> anyhow::Result<()> {
+        self.sink.flush().context("write the messages")
+    }
+
+    /// The stream has ended.
+    fn finish(&mut self) -> anyhow::Result<()> {
+        if let Some(first) = self.unfinished_since.take() {
+            self.abandoned(first, self.next_sequence - 1);
+        }
+        self.flush()
+    }
+}
