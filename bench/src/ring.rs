@@ -44,16 +44,23 @@ fn published(result: Result<u64, PublishError>) -> bool {
     }
 }
 
+/// The payload as an array: messages of our cases have a size known at compile time, as those of
+/// most applications, of the floor and of the peers.
+#[inline(always)]
+fn array<const N: usize>(payload: &[u8]) -> &[u8; N] {
+    payload.try_into().expect("the link's payload size")
+}
+
 macro_rules! ring_link {
     ($(#[$doc:meta])* $link:ident, $sender:ident) => {
         $(#[$doc])*
-        pub(crate) struct $link;
+        pub(crate) struct $link<const N: usize>;
 
-        impl Link for $link {
-            type Sender = $sender;
+        impl<const N: usize> Link for $link<N> {
+            type Sender = $sender<N>;
             type Receiver = Spinning;
 
-            fn open_sender(&self, dir: &Path, channel: &str) -> Result<$sender> {
+            fn open_sender(&self, dir: &Path, channel: &str) -> Result<$sender<N>> {
                 Ok($sender(options(dir).create(channel).context("create the ring")?))
             }
 
@@ -78,19 +85,19 @@ ring_link!(
 );
 
 /// Publishes one by one.
-pub(crate) struct Single(Producer);
+pub(crate) struct Single<const N: usize>(Producer);
 
-impl Sender for Single {
+impl<const N: usize> Sender for Single<N> {
     #[inline(always)]
     fn try_send(&mut self, payload: &[u8]) -> bool {
-        published(self.0.try_publish(payload))
+        published(self.0.try_publish(array::<N>(payload)))
     }
 }
 
 /// Publishes in batches.
-pub(crate) struct Batched(Producer);
+pub(crate) struct Batched<const N: usize>(Producer);
 
-impl Sender for Batched {
+impl<const N: usize> Sender for Batched<N> {
     #[inline(always)]
     fn try_send(&mut self, payload: &[u8]) -> bool {
         self.send_some(payload, 1) == 1
@@ -100,7 +107,7 @@ impl Sender for Batched {
     fn send_some(&mut self, payload: &[u8], limit: usize) -> usize {
         let mut batch = self.0.batch();
         for _ in 0..limit.min(BATCH) {
-            if !published(batch.push(payload)) {
+            if !published(batch.push(array::<N>(payload))) {
                 break;
             }
         }
@@ -109,14 +116,14 @@ impl Sender for Batched {
 }
 
 /// Publishes in place.
-pub(crate) struct Claimed(Producer);
+pub(crate) struct Claimed<const N: usize>(Producer);
 
-impl Sender for Claimed {
+impl<const N: usize> Sender for Claimed<N> {
     #[inline(always)]
     fn try_send(&mut self, payload: &[u8]) -> bool {
-        match self.0.claim(payload.len()) {
+        match self.0.claim(N) {
             Ok(mut claim) => {
-                claim.copy_from_slice(payload);
+                claim.copy_from_slice(array::<N>(payload));
                 claim.commit();
                 true
             }
@@ -140,13 +147,13 @@ impl Receiver for Spinning {
 }
 
 /// The ring read by a wait strategy.
-pub(crate) struct WaitingRing(pub(crate) WaitStrategy);
+pub(crate) struct WaitingRing<const N: usize>(pub(crate) WaitStrategy);
 
-impl Link for WaitingRing {
-    type Sender = Single;
+impl<const N: usize> Link for WaitingRing<N> {
+    type Sender = Single<N>;
     type Receiver = Waiting;
 
-    fn open_sender(&self, dir: &Path, channel: &str) -> Result<Single> {
+    fn open_sender(&self, dir: &Path, channel: &str) -> Result<Single<N>> {
         let parkable = self.0 == WaitStrategy::Park;
         let ring = options(dir).parkable(parkable).create(channel);
         Ok(Single(ring.context("create the ring")?))

@@ -43,35 +43,41 @@ fn one_way(name: String, link: impl Link, payload_bytes: usize, rate_per_s: u32)
     Case::new(name, scenario)
 }
 
-/// The floor's round trip of a payload size.
+/// The payload of the floor that a payload is judged by: one line carries all up to 56 B, so these
+/// share the floor of 48 B.
+fn floor_payload(bytes: usize) -> usize {
+    if bytes <= 56 { 48 } else { bytes }
+}
+
+/// The name of the floor's round trip for a payload size.
 fn floor_round_trip(bytes: usize) -> String {
-    match bytes {
-        // One line carries them all: one floor.
-        0..=56 => "floor/ring".into(),
-        _ => format!("floor/rtt/{bytes}"),
+    match floor_payload(bytes) {
+        48 => "floor/ring".into(),
+        bytes => format!("floor/rtt/{bytes}"),
     }
 }
 
-/// The floor's throughput of a payload size.
+/// The name of the floor's throughput for a payload size.
 fn floor_throughput(bytes: usize) -> String {
-    match bytes {
-        0..=56 => "floor/throughput/48".into(),
-        _ => format!("floor/throughput/{bytes}"),
+    format!("floor/throughput/{}", floor_payload(bytes))
+}
+
+/// The floor and our ring, for a payload size known at compile time.
+fn sized_round_trip<const N: usize>(cases: &mut Vec<Case>) {
+    let floor = floor_round_trip(N);
+    if floor_payload(N) == N {
+        cases.push(round_trip(floor.clone(), Floor::<N>, N));
     }
+    cases.push(round_trip(format!("ring/rtt/{N}"), Ring::<N>, N).against(floor));
 }
 
 fn round_trips(cases: &mut Vec<Case>) {
-    cases.extend([
-        round_trip(floor_round_trip(48), Floor::<48>, 48),
-        round_trip(floor_round_trip(64), Floor::<64>, 64),
-        round_trip(floor_round_trip(256), Floor::<256>, 256),
-        round_trip(floor_round_trip(1024), Floor::<1024>, 1024),
-        round_trip(floor_round_trip(4096), Floor::<4096>, 4096),
-    ]);
-    for bytes in [16, 48, 64, 256, 1024, 4096] {
-        let name = format!("ring/rtt/{bytes}");
-        cases.push(round_trip(name, Ring, bytes).against(floor_round_trip(bytes)));
-    }
+    sized_round_trip::<16>(cases);
+    sized_round_trip::<48>(cases);
+    sized_round_trip::<64>(cases);
+    sized_round_trip::<256>(cases);
+    sized_round_trip::<1024>(cases);
+    sized_round_trip::<4096>(cases);
 }
 
 fn one_ways(cases: &mut Vec<Case>) {
@@ -79,28 +85,35 @@ fn one_ways(cases: &mut Vec<Case>) {
         let floor = format!("floor/oneway/48/{rate}");
         cases.push(one_way(floor.clone(), Floor::<48>, 48, rate_per_s));
         let name = format!("ring/oneway/48/{rate}");
-        cases.push(one_way(name, Ring, 48, rate_per_s).against(floor));
+        cases.push(one_way(name, Ring::<48>, 48, rate_per_s).against(floor));
     }
-    for bytes in [16, 256, 1024, 4096] {
-        let name = format!("ring/oneway/{bytes}/100k");
-        cases.push(one_way(name, Ring, bytes, LOW_RATE));
+    cases.extend([
+        one_way("ring/oneway/16/100k".into(), Ring::<16>, 16, LOW_RATE),
+        one_way("ring/oneway/256/100k".into(), Ring::<256>, 256, LOW_RATE),
+        one_way("ring/oneway/1024/100k".into(), Ring::<1024>, 1024, LOW_RATE),
+        one_way("ring/oneway/4096/100k".into(), Ring::<4096>, 4096, LOW_RATE),
+    ]);
+}
+
+/// The floor and our ring in its three styles, for a payload size known at compile time.
+fn sized_throughput<const N: usize>(cases: &mut Vec<Case>) {
+    let floor = floor_throughput(N);
+    if floor_payload(N) == N {
+        cases.push(throughput(floor.clone(), Floor::<N>, N));
     }
+    let name = format!("ring/throughput/{N}");
+    let batched = throughput(format!("{name}/batch"), BatchedRing::<N>, N);
+    let claimed = throughput(format!("{name}/claim"), ClaimedRing::<N>, N);
+    let all = [throughput(name, Ring::<N>, N), batched, claimed];
+    cases.extend(all.map(|case| case.against(floor.clone())));
 }
 
 fn throughputs(cases: &mut Vec<Case>) {
-    cases.extend([
-        throughput(floor_throughput(48), Floor::<48>, 48),
-        throughput(floor_throughput(64), Floor::<64>, 64),
-        throughput(floor_throughput(256), Floor::<256>, 256),
-        throughput(floor_throughput(1024), Floor::<1024>, 1024),
-    ]);
-    for bytes in [16, 48, 64, 256, 1024] {
-        let name = format!("ring/throughput/{bytes}");
-        let batched = throughput(format!("{name}/batch"), BatchedRing, bytes);
-        let claimed = throughput(format!("{name}/claim"), ClaimedRing, bytes);
-        let all = [throughput(name, Ring, bytes), batched, claimed];
-        cases.extend(all.map(|case| case.against(floor_throughput(bytes))));
-    }
+    sized_throughput::<16>(cases);
+    sized_throughput::<48>(cases);
+    sized_throughput::<64>(cases);
+    sized_throughput::<256>(cases);
+    sized_throughput::<1024>(cases);
 }
 
 /// What publishing costs, lossy mode, and the wait strategies.
@@ -116,7 +129,7 @@ fn costs(cases: &mut Vec<Case>) {
         (WaitStrategy::Park, "park"),
     ] {
         let name = format!("ring/rtt/48/{name}");
-        let case = round_trip(name, WaitingRing(strategy), 48);
+        let case = round_trip(name, WaitingRing::<48>(strategy), 48);
         cases.push(case.against(floor_round_trip(48)));
     }
 }
