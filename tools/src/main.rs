@@ -7,7 +7,9 @@ mod demo;
 mod digest;
 mod exit;
 mod inspect;
+mod latency;
 mod ls;
+mod ping;
 mod progress;
 mod publish;
 mod range;
@@ -46,6 +48,7 @@ Examples:
   echo hello | gapless pub shm:greetings         lines into a stream
   gapless sub shm:greetings                      and out again
   gapless pub shm:load --generate --rate 100000  a load to play with
+  gapless pong shm:echo & gapless ping shm:echo  the round trip between two processes
   gapless ls                                     which streams there are
   gapless inspect load --follow                  who reads it, and who is behind
   gapless rm greetings                           away with it";
@@ -64,6 +67,8 @@ enum Command {
     Demo(demo::Args),
     Pub(publish::Args),
     Sub(subscribe::Args),
+    Ping(ping::PingArgs),
+    Pong(ping::PongArgs),
     Ls(ls::Args),
     Inspect(inspect::Args),
     Rm(remove::Args),
@@ -78,6 +83,8 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Demo(args) => demo::run(&args),
         Command::Pub(args) => publish::run(&args),
         Command::Sub(args) => subscribe::run(&args),
+        Command::Ping(args) => ping::ping(&args),
+        Command::Pong(args) => ping::pong(&args),
         Command::Ls(args) => ls::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Rm(args) => remove::run(&args),

@@ -86,14 +86,8 @@ impl Table {
     }
 }
 
-/// Left-aligned if it starts with something else than a digit or a minus sign before one.
-fn alignment(text: &str) -> CellAlignment {
-    let number = text.trim_start_matches(['-', '<']);
-    if number.starts_with(|c: char| c.is_ascii_digit()) || text == "-" {
-        CellAlignment::Right
-    } else {
-        CellAlignment::Left
-    }
+fn is_number(text: &str) -> bool {
+    text.trim_start_matches('-').starts_with(|c: char| c.is_ascii_digit())
 }
 
 fn layout() -> Text {
@@ -110,19 +104,25 @@ fn trimmed(text: &Text) -> String {
 impl std::fmt::Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut text = layout();
-        let column_alignment = |column: usize| {
-            let first = self.rows.first().map(|row| alignment(&row[column].text));
-            first.unwrap_or(CellAlignment::Left)
-        };
-        let headings = self.columns.iter().enumerate().map(|(column, (_, title))| {
-            comfy_table::Cell::new(title).set_alignment(column_alignment(column))
+        // A column of numbers is set to the right, and so is its heading.
+        let alignments = (0..self.columns.len()).map(|column| {
+            let texts = self.rows.iter().map(|row| row[column].text.as_str());
+            let mut known = texts.filter(|text| *text != "-").peekable();
+            if known.peek().is_some() && known.all(is_number) {
+                CellAlignment::Right
+            } else {
+                CellAlignment::Left
+            }
         });
-        text.set_header(headings.collect::<Vec<_>>());
+        let alignments: Vec<_> = alignments.collect();
+        let aligned = |text: &str, column: usize| {
+            comfy_table::Cell::new(text).set_alignment(alignments[column])
+        };
+        let titles = self.columns.iter().enumerate();
+        text.set_header(titles.map(|(column, (_, title))| aligned(title, column)));
         for row in &self.rows {
-            let cells = row.iter().map(|cell| {
-                comfy_table::Cell::new(&cell.text).set_alignment(alignment(&cell.text))
-            });
-            text.add_row(cells.collect::<Vec<_>>());
+            let cells = row.iter().enumerate();
+            text.add_row(cells.map(|(column, cell)| aligned(&cell.text, column)));
         }
         f.write_str(&trimmed(&text))
     }

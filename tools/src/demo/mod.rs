@@ -19,6 +19,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::exit::Outcome;
+use crate::latency::{self, Latency};
 use crate::stop::Stop;
 use crate::table::{Cell, Table, bytes_text, grouped, ns_text, rate_text};
 use ring::RingReport;
@@ -31,14 +32,6 @@ const PACED_MESSAGES: u64 = 25 * sample::MESSAGES;
 const QUICK_FLAT_OUT_MESSAGES: u64 = 25 * sample::MESSAGES;
 const QUICK_PACED_MESSAGES: u64 = 3 * sample::MESSAGES;
 const RATE_DEFAULT: u64 = 100_000;
-const LATENCY_COLUMNS: [(&str, &str); 6] = [
-    ("p50_ns", "p50"),
-    ("p90_ns", "p90"),
-    ("p99_ns", "p99"),
-    ("p999_ns", "p99.9"),
-    ("p9999_ns", "p99.99"),
-    ("max_ns", "max"),
-];
 
 /// Replay real market data through a ring and measure it
 ///
@@ -248,7 +241,7 @@ fn print_ring(report: &RingReport, out: &mut dyn Write) -> io::Result<()> {
         ("digest", "digest"),
     ];
     if report.wanted_rate.is_some() {
-        columns.extend(LATENCY_COLUMNS);
+        columns.extend(latency::COLUMNS);
     }
     let mut table = Table::new(&columns);
     for subscriber in &report.subscribers {
@@ -263,8 +256,7 @@ fn print_ring(report: &RingReport, out: &mut dyn Write) -> io::Result<()> {
             Cell::count(subscriber.gaps),
             Cell::text(digest),
         ];
-        let latency = subscriber.latency.map(|latency| latency.in_order());
-        cells.extend(latency.iter().flatten().map(|&ns| Cell::text(ns_text(ns))));
+        cells.extend(subscriber.latency.iter().flat_map(Latency::cells));
         table.row(cells);
     }
     writeln!(out, "{table}")?;

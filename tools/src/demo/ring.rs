@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::stage::Stage;
 use super::troupe::Troupe;
+use crate::latency::Latency;
 use crate::progress;
 
 /// One way to play the act.
@@ -50,24 +51,8 @@ pub(super) struct Received {
     pub(super) gaps: u64,
     pub(super) digest: String,
     pub(super) end_ticks: u64,
+    /// One way, from the time each message was due.
     pub(super) latency: Option<Latency>,
-}
-
-/// One-way latency, ns.
-#[derive(Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Latency {
-    pub(super) p50_ns: u64,
-    pub(super) p90_ns: u64,
-    pub(super) p99_ns: u64,
-    pub(super) p999_ns: u64,
-    pub(super) p9999_ns: u64,
-    pub(super) max_ns: u64,
-}
-
-impl Latency {
-    pub(super) fn in_order(&self) -> [u64; 6] {
-        [self.p50_ns, self.p90_ns, self.p99_ns, self.p999_ns, self.p9999_ns, self.max_ns]
-    }
 }
 
 /// The act, as it was.

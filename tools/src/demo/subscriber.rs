@@ -3,20 +3,18 @@
 
 use gapless::shm::ProducerStatus;
 use gapless::{Address, PollError, Subscriber, TscClock, pin_current_thread};
-use hdrhistogram::Histogram;
 
 use super::publisher::STAMP_BYTES;
-use super::ring::{Latency, Received, Told};
+use super::ring::{Received, Told};
 use super::troupe;
 use crate::digest::Digest;
 use crate::exit::Outcome;
+use crate::latency::Recorder;
 
 /// Messages of one poll.
 const POLL_LIMIT: usize = 256;
 /// Empty polls between two questions about the publisher, each of which is a system call.
 const EMPTY_POLLS: u32 = 1_000;
-/// Longest latency that is told apart: a minute.
-const LATENCY_MAX_NS: u64 = 60_000_000_000;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -47,18 +45,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
         next_sequence: subscriber.next_sequence(),
         gaps: 0,
         end_ticks: clock.ticks(),
-        histogram: Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3)?,
+        recorder: Recorder::new()?,
     };
     read_to_end(&mut subscriber, args, &clock, &mut account)?;
-    let histogram = &account.histogram;
-    let latency = args.latency.then(|| Latency {
-        p50_ns: histogram.value_at_quantile(0.50),
-        p90_ns: histogram.value_at_quantile(0.90),
-        p99_ns: histogram.value_at_quantile(0.99),
-        p999_ns: histogram.value_at_quantile(0.999),
-        p9999_ns: histogram.value_at_quantile(0.9999),
-        max_ns: histogram.max(),
-    });
     troupe::tell(&Told::Received(Received {
         name: args.name.clone(),
         core: args.core,
@@ -67,7 +56,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
         gaps: account.gaps,
         digest: account.digest.text(),
         end_ticks: account.end_ticks,
-        latency,
+        latency: args.latency.then(|| account.recorder.latency()),
     }))?;
     Ok(Outcome::Sound)
 }
@@ -78,7 +67,7 @@ struct Account {
     gaps: u64,
     /// When the last poll that found messages was through with them.
     end_ticks: u64,
-    histogram: Histogram<u64>,
+    recorder: Recorder,
 }
 
 fn read_to_end(
@@ -97,7 +86,7 @@ fn read_to_end(
                 let stamp = message.payload.first_chunk::<STAMP_BYTES>();
                 let due_ticks = u64::from_le_bytes(*stamp.expect("every message has its stamp"));
                 let latency_ns = clock.ns_between(due_ticks, clock.ticks());
-                account.histogram.saturating_record(latency_ns.max(1));
+                account.recorder.record(latency_ns);
             }
             account.digest.add(message.payload);
         });
