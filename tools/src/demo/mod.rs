@@ -12,6 +12,7 @@ pub(crate) mod subscriber;
 mod troupe;
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use gapless::{Calibration, TscClock};
@@ -65,6 +66,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "R", default_value_t = RATE_DEFAULT)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     rate: u64,
+    /// Where to make the private directory of the ring [default: /dev/shm, or else $TMPDIR]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -96,7 +100,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let stop = Stop::on_signals()?;
     let clock = TscClock::new();
     let calibration = clock.calibration(Duration::from_millis(20));
-    let stage = Stage::set(stop)?;
+    let stage = Stage::set(stop, args.dir.as_deref())?;
     let (flat_out, paced) = if args.quick {
         (QUICK_FLAT_OUT_MESSAGES, QUICK_PACED_MESSAGES)
     } else {

@@ -60,13 +60,16 @@ impl Roles {
 }
 
 impl Stage {
-    /// Makes the directory, in shared memory if there is any, and looks at the cores.
-    pub(super) fn set(stop: Stop) -> anyhow::Result<Self> {
+    /// Makes a private directory, in `parent` or in shared memory if there is any, and looks at
+    /// the cores.
+    pub(super) fn set(stop: Stop, parent: Option<&Path>) -> anyhow::Result<Self> {
         let private =
             |parent: &Path| tempfile::Builder::new().prefix("gapless-demo-").tempdir_in(parent);
-        let directory = private(Path::new("/dev/shm"))
-            .or_else(|_| private(&std::env::temp_dir()))
-            .context("make a directory for the demo's ring")?;
+        let directory = match parent {
+            Some(parent) => private(parent),
+            None => private(Path::new("/dev/shm")).or_else(|_| private(&std::env::temp_dir())),
+        };
+        let directory = directory.context("make a directory for the demo's ring")?;
         let cores = available_cores();
         let (roles, note) = Roles::cast(&cores);
         let core_to_core_ns = match (roles.publisher, roles.subscribers[0]) {

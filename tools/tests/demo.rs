@@ -1,0 +1,135 @@
+//! The demo from outside: what it finds, and that it leaves nothing behind however it ends.
+
+mod support;
+
+use std::path::Path;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use support::{Rings, Running};
+
+fn is_empty(directory: &Path) -> bool {
+    directory.read_dir().expect("readable").next().is_none()
+}
+
+#[test]
+fn every_subscriber_sees_every_message() {
+    let rings = Rings::new();
+    let directory = rings.path().to_str().expect("text");
+    let ended = rings
+        .command(["demo", "--quick", "--json", "--rate", "50000", "--dir", directory])
+        .current_dir("/")
+        .output()
+        .expect("runs from anywhere");
+    let text = String::from_utf8_lossy(&ended.stdout);
+    assert!(ended.status.success(), "{text}{}", String::from_utf8_lossy(&ended.stderr));
+    let report: serde_json::Value = serde_json::from_str(&text).expect("one JSON object");
+    assert_eq!(report["sound"], true, "{report:#}");
+    assert_eq!(report["source"]["messages"], 8101);
+    let acts = report["acts"].as_array().expect("acts");
+    assert_eq!(acts.len(), 2);
+    for (act, messages) in acts.iter().zip([25 * 8101, 3 * 8101]) {
+        assert_eq!(act["messages"], messages);
+        // Whole replays: the sample's bytes and a stamp of eight for each message.
+        assert_eq!(act["bytes"], messages / 8101 * (688_083 + 8 * 8101));
+        let subscribers = act["subscribers"].as_array().expect("subscribers");
+        assert_eq!(subscribers.len(), 2);
+        for subscriber in subscribers {
+            assert_eq!(subscriber["gaps"], 0, "{act:#}");
+            assert_eq!(subscriber["messages"], messages, "{act:#}");
+            assert_eq!(subscriber["digest"], act["digest"], "{act:#}");
+        }
+    }
+    let latency = &acts[1]["subscribers"][0]["latency"];
+    let percentile = |key: &str| latency[key].as_u64().expect("a number");
+    assert!(percentile("min_ns") <= percentile("p50_ns"), "{latency}");
+    assert!(percentile("p50_ns") <= percentile("p9999_ns"), "{latency}");
+    assert!(percentile("p9999_ns") <= percentile("max_ns"), "{latency}");
+    assert!(acts[0]["subscribers"][0]["latency"].is_null());
+    assert!(is_empty(rings.path()), "the ring is gone");
+}
+
+#[test]
+fn people_get_text() {
+    let rings = Rings::new();
+    let directory = rings.path().to_str().expect("text");
+    let arguments = ["demo", "--messages", "1000", "--paced-messages", "100", "--dir", directory];
+    let ended = rings.run(arguments).expect(0);
+    for part in [
+        "MOEX FORTS",
+        "BSD 2-clause",
+        "1,000 messages",
+        "100 messages",
+        "p99.99",
+        "equal",
+        "ppm",
+        "Every subscriber saw every message",
+    ] {
+        assert!(ended.out().contains(part), "{part}: {}", ended.out());
+    }
+}
+
+/// Starts a demo that would go on for hours, and returns once its three processes are at work.
+fn long_demo(rings: &Rings) -> (Running, Vec<i32>) {
+    let directory = rings.path().to_str().expect("text");
+    let mut demo = rings.start([
+        "demo",
+        "--messages",
+        "1",
+        "--paced-messages",
+        "1000000000",
+        "--rate",
+        "1000",
+        "--dir",
+        directory,
+    ]);
+    let pid = demo.pid();
+    loop {
+        let children = format!("/proc/{pid}/task/{pid}/children");
+        let children = std::fs::read_to_string(children).expect("the demo runs");
+        let children: Vec<i32> =
+            children.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect();
+        let arguments = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+        let paced = |pid: &&i32| arguments(pid).is_ok_and(|text| text.contains("demo-paced"));
+        if children.iter().filter(paced).count() == 3 {
+            return (demo, children);
+        }
+        std::thread::yield_now();
+    }
+}
+
+fn are_gone(pids: &[i32]) -> bool {
+    pids.iter().all(|&pid| kill(Pid::from_raw(pid), None).is_err())
+}
+
+#[test]
+fn interrupted_it_leaves_nothing_behind() {
+    let rings = Rings::new();
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let (mut demo, children) = long_demo(&rings);
+        demo.signal(signal);
+        let ended = demo.end().expect(1);
+        assert!(ended.err().contains("interrupted"), "{}", ended.err());
+        assert!(are_gone(&children) && is_empty(rings.path()));
+    }
+}
+
+#[test]
+fn a_process_that_dies_ends_the_demo() {
+    let rings = Rings::new();
+    for victim in 0..3 {
+        let (demo, children) = long_demo(&rings);
+        kill(Pid::from_raw(children[victim]), Signal::SIGKILL).expect("it runs");
+        let ended = demo.end().expect(1);
+        assert!(ended.err().contains("ended early"), "{}", ended.err());
+        assert!(are_gone(&children) && is_empty(rings.path()));
+    }
+}
+
+#[test]
+fn it_needs_a_directory_that_exists() {
+    let rings = Rings::new();
+    let ended = rings.run(["demo", "--quick", "--dir", "/no/such/directory"]).expect(1);
+    assert!(ended.err().contains("/no/such/directory"), "{}", ended.err());
+    rings.run(["demo", "--rate", "0"]).expect(2);
+}
