@@ -56,7 +56,7 @@ Examples:
 #[derive(Parser)]
 #[command(name = "gapless", version, about = "Low-latency messaging over shared memory")]
 #[command(long_about = LONG_ABOUT, after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
-#[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(subcommand_required = true, arg_required_else_help = true, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -50,8 +50,13 @@ impl Rings {
 
     /// Starts it beside the test, with pipes on all three ends.
     pub fn start<const N: usize>(&self, arguments: [&str; N]) -> Running {
+        self.start_more(arguments, &[])
+    }
+
+    /// Starts it with paths behind its other arguments.
+    pub fn start_more<const N: usize>(&self, arguments: [&str; N], paths: &[&Path]) -> Running {
         let mut command = self.command(arguments);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(paths).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Running { child: Some(command.spawn().expect("the command starts")) }
     }
 }
@@ -106,6 +111,14 @@ impl Running {
         read
     }
 
+    /// Waits for its end with its input still open: it ends for another reason.
+    pub fn end_leaving_input_open(mut self) -> Ended {
+        let input = self.child().stdin.take();
+        let ended = self.end();
+        drop(input);
+        ended
+    }
+
     /// Closes its input and waits for its end.
     pub fn end(mut self) -> Ended {
         let child = self.child.take().expect("not ended yet");
@@ -148,7 +161,9 @@ impl Ended {
     /// Asserts the exit code, showing what the command said.
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
-        assert_eq!(self.code(), code, "out: {}\nerr: {}", self.out(), self.err());
+        let (out, err) = (&self.output.stdout, &self.output.stderr);
+        let (out, err) = (String::from_utf8_lossy(out), String::from_utf8_lossy(err));
+        assert_eq!(self.code(), code, "out: {out}\nerr: {err}");
         self
     }
 
