@@ -5,15 +5,23 @@
 
 mod crossbeam;
 mod disruptor;
+#[cfg(feature = "iceoryx2")]
+mod iceoryx2;
 mod rtrb;
 mod threads;
+#[cfg(feature = "zeromq")]
+mod zeromq;
 
 use crate::link::CAPACITY_BYTES;
 
 pub(crate) use crossbeam::{Array, Channel};
 pub(crate) use disruptor::Disruptor;
+#[cfg(feature = "iceoryx2")]
+pub(crate) use iceoryx2::Iceoryx2;
 pub(crate) use rtrb::Rtrb;
 pub(crate) use threads::ThreadLink;
+#[cfg(feature = "zeromq")]
+pub(crate) use zeromq::ZeroMq;
 
 /// Bytes of a message between peers.
 pub(crate) const PAYLOAD_BYTES: usize = 64;

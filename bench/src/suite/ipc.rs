@@ -25,6 +25,10 @@ pub(super) fn cases() -> Vec<Case> {
     throughputs(&mut cases);
     costs(&mut cases);
     thread_peers(&mut cases);
+    #[cfg(feature = "iceoryx2")]
+    cases.extend(peer("iceoryx2", || peers::Iceoryx2));
+    #[cfg(feature = "zeromq")]
+    cases.extend(peer("zeromq", || peers::ZeroMq));
     cases
 }
 
