@@ -40,6 +40,9 @@ pub struct RunnerOptions {
     pub wait: WaitStrategy,
 }
 
+/// An agent that has stopped, and the error that ended it if there was one.
+pub type Ended<A> = (A, Result<(), <A as Agent>::Error>);
+
 /// A thread that polls one agent until it is stopped or fails.
 ///
 /// ```
@@ -63,7 +66,7 @@ pub struct RunnerOptions {
 #[must_use = "dropping a runner stops its agent"]
 pub struct AgentRunner<A: Agent> {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<(A, Result<(), A::Error>)>>,
+    thread: Option<JoinHandle<Ended<A>>>,
 }
 
 impl<A: Agent + Send + 'static> AgentRunner<A> {
@@ -89,10 +92,7 @@ impl<A: Agent + Send + 'static> AgentRunner<A> {
         let thread = Builder::new().name(name).spawn(body)?;
         let pinned: Result<(), PinError> = outcome.recv().unwrap_or(Ok(()));
         pinned.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        Ok(Self {
-            stop,
-            thread: Some(thread),
-        })
+        Ok(Self { stop, thread: Some(thread) })
     }
 
     /// Whether the agent has ended by itself.
@@ -105,12 +105,9 @@ impl<A: Agent + Send + 'static> AgentRunner<A> {
     ///
     /// # Panics
     /// If the agent panicked.
-    pub fn stop(mut self) -> (A, Result<(), A::Error>) {
+    pub fn stop(mut self) -> Ended<A> {
         self.stop.store(true, Ordering::Relaxed); // Relaxed: the join orders everything else
-        let thread = self
-            .thread
-            .take()
-            .expect("only `stop` and `drop` take the thread");
+        let thread = self.thread.take().expect("only `stop` and `drop` take the thread");
         match thread.join() {
             Ok(ended) => ended,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -128,7 +125,7 @@ impl<A: Agent> Drop for AgentRunner<A> {
     }
 }
 
-fn run<A: Agent>(mut agent: A, stop: &AtomicBool, wait: WaitStrategy) -> (A, Result<(), A::Error>) {
+fn run<A: Agent>(mut agent: A, stop: &AtomicBool, wait: WaitStrategy) -> Ended<A> {
     let mut waiter = Waiter::new(wait);
     loop {
         match agent.duty_cycle() {
@@ -166,29 +163,18 @@ mod tests {
         fn duty_cycle(&mut self) -> Result<usize, Enough> {
             self.thread_name = std::thread::current().name().map(str::to_owned);
             self.cycles += 1;
-            if self.cycles >= self.limit {
-                Err(Enough)
-            } else {
-                Ok(self.cycles % 2)
-            }
+            if self.cycles >= self.limit { Err(Enough) } else { Ok(self.cycles % 2) }
         }
     }
 
     fn probe(limit: usize) -> Probe {
-        Probe {
-            cycles: 0,
-            thread_name: None,
-            limit,
-        }
+        Probe { cycles: 0, thread_name: None, limit }
     }
 
     #[test]
     fn an_agent_runs_on_a_pinned_thread_of_its_name_until_stopped() {
         let core = crate::available_cores().first().copied();
-        let options = RunnerOptions {
-            core,
-            wait: WaitStrategy::SpinYield,
-        };
+        let options = RunnerOptions { core, wait: WaitStrategy::SpinYield };
         let runner = AgentRunner::spawn(probe(usize::MAX), options).unwrap();
         let (probe, outcome) = runner.stop();
         assert!(outcome.is_ok() && probe.cycles >= 1);
@@ -208,10 +194,7 @@ mod tests {
 
     #[test]
     fn a_core_that_is_not_there_is_refused() {
-        let options = RunnerOptions {
-            core: Some(100_000),
-            wait: WaitStrategy::BusySpin,
-        };
+        let options = RunnerOptions { core: Some(100_000), wait: WaitStrategy::BusySpin };
         let error = AgentRunner::spawn(probe(1), options).err().unwrap();
         assert!(error.to_string().contains("core 100000"), "{error}");
     }

@@ -108,16 +108,10 @@ impl TscClock {
             let before = self.ticks();
             let system = Instant::now();
             let after = self.ticks();
-            (
-                system,
-                before + (after - before) / 2,
-                self.ns_between(before, after),
-            )
+            (system, before + (after - before) / 2, self.ns_between(before, after))
         };
         let tries = (0..16).map(attempt);
-        tries
-            .min_by_key(|&(_, _, slack)| slack)
-            .expect("16 tries were made")
+        tries.min_by_key(|&(_, _, slack)| slack).expect("16 tries were made")
     }
 }
 

@@ -6,11 +6,7 @@ use crate::error::PinError;
 
 /// Cores that this process may use, by number; empty if the system does not tell.
 pub fn available_cores() -> Vec<usize> {
-    core_affinity::get_core_ids()
-        .unwrap_or_default()
-        .into_iter()
-        .map(|core| core.id)
-        .collect()
+    core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect()
 }
 
 /// Pins the calling thread to a core.

@@ -36,10 +36,7 @@ pub struct Fragments<'a> {
 impl<'a> Fragments<'a> {
     /// All of `payload` is still to be published.
     pub fn new(payload: &'a [u8]) -> Self {
-        Self {
-            rest: payload,
-            begun: false,
-        }
+        Self { rest: payload, begun: false }
     }
 
     /// Bytes not yet published.
@@ -57,9 +54,8 @@ impl<'a> Fragments<'a> {
         producer: &mut Producer<M>,
     ) -> Result<u64, PublishError> {
         loop {
-            let (now, later) = self
-                .rest
-                .split_at(self.rest.len().min(producer.max_message_bytes()));
+            let (now, later) =
+                self.rest.split_at(self.rest.len().min(producer.max_message_bytes()));
             let flags = match (self.begun, later.is_empty()) {
                 (false, true) => Flags::WHOLE,
                 (false, false) => Flags::BEGIN,
@@ -124,21 +120,13 @@ impl Reassembler {
     /// Takes messages of up to `max_bytes`. The buffer grows to the longest one seen, then never
     /// again.
     pub fn new(max_bytes: usize) -> Self {
-        Self {
-            buffer: Vec::new(),
-            max_bytes,
-            state: State::Between,
-        }
+        Self { buffer: Vec::new(), max_bytes, state: State::Between }
     }
 
     /// Takes the next record, and hands to `handler` what it completes: nothing, one part, or
     /// (abandoned records in front of a whole message) two.
     pub fn accept(&mut self, message: Message<'_>, mut handler: impl FnMut(Part<'_>)) {
-        let Message {
-            sequence,
-            payload,
-            flags,
-        } = message;
+        let Message { sequence, payload, flags } = message;
         let continues = match self.state {
             State::Collecting { last, .. } | State::Skipping { last, .. } => {
                 !flags.begins() && last.wrapping_add(1) == sequence
@@ -149,32 +137,16 @@ impl Reassembler {
             self.abandon(&mut handler);
         }
         if flags.begins() && flags.ends() {
-            return handler(Part::Whole {
-                first: sequence,
-                last: sequence,
-                payload,
-            });
+            return handler(Part::Whole { first: sequence, last: sequence, payload });
         }
         self.state = match self.state {
             State::Between if flags.begins() => {
                 self.buffer.clear();
-                State::Collecting {
-                    first: sequence,
-                    last: sequence,
-                }
+                State::Collecting { first: sequence, last: sequence }
             }
-            State::Between => State::Skipping {
-                first: sequence,
-                last: sequence,
-            },
-            State::Collecting { first, .. } => State::Collecting {
-                first,
-                last: sequence,
-            },
-            State::Skipping { first, .. } => State::Skipping {
-                first,
-                last: sequence,
-            },
+            State::Between => State::Skipping { first: sequence, last: sequence },
+            State::Collecting { first, .. } => State::Collecting { first, last: sequence },
+            State::Skipping { first, .. } => State::Skipping { first, last: sequence },
         };
         if let State::Collecting { first, last } = self.state {
             if self.buffer.len() + payload.len() > self.max_bytes {
@@ -186,11 +158,7 @@ impl Reassembler {
         if flags.ends() {
             if let State::Collecting { first, last } = self.state {
                 self.state = State::Between;
-                return handler(Part::Whole {
-                    first,
-                    last,
-                    payload: &self.buffer,
-                });
+                return handler(Part::Whole { first, last, payload: &self.buffer });
             }
             self.abandon(&mut handler);
         }
@@ -219,23 +187,14 @@ mod tests {
         let mut reassembler = Reassembler::new(max_bytes);
         let mut got = Vec::new();
         for &(sequence, flags, payload) in records {
-            reassembler.accept(
-                Message {
-                    sequence,
-                    payload,
-                    flags,
-                },
-                |part| {
-                    got.push(match part {
-                        Part::Whole {
-                            first,
-                            last,
-                            payload,
-                        } => Got::Whole(first, last, payload.to_vec()),
-                        Part::Abandoned { first, last } => Got::Abandoned(first, last),
-                    });
-                },
-            );
+            reassembler.accept(Message { sequence, payload, flags }, |part| {
+                got.push(match part {
+                    Part::Whole { first, last, payload } => {
+                        Got::Whole(first, last, payload.to_vec())
+                    }
+                    Part::Abandoned { first, last } => Got::Abandoned(first, last),
+                });
+            });
         }
         got
     }
@@ -253,10 +212,7 @@ mod tests {
             ],
         );
         let whole = |first, last, bytes: &[u8]| Got::Whole(first, last, bytes.to_vec());
-        assert_eq!(
-            got,
-            [whole(1, 1, b"a"), whole(2, 4, b"bcde"), whole(5, 5, b"")]
-        );
+        assert_eq!(got, [whole(1, 1, b"a"), whole(2, 4, b"bcde"), whole(5, 5, b"")]);
     }
 
     #[test]

@@ -46,7 +46,7 @@ mod publisher;
 mod subscriber;
 
 pub use address::{Address, ShmAddress};
-pub use agent::{Agent, AgentRunner, RunnerOptions};
+pub use agent::{Agent, AgentRunner, Ended, RunnerOptions};
 pub use clock::{Calibration, Clock, ManualClock, TscClock};
 pub use cpu::{available_cores, pin_current_thread};
 pub use error::{AddressError, Error, PinError};

@@ -64,10 +64,7 @@ impl Merge {
     /// Adds a stream that may deliver up to `quota` messages in its turn (at least 1), and returns
     /// its number: 0 for the first.
     pub fn add(&mut self, subscriber: Subscriber, quota: usize) -> usize {
-        self.streams.push(Stream {
-            subscriber,
-            quota: quota.max(1),
-        });
+        self.streams.push(Stream { subscriber, quota: quota.max(1) });
         self.streams.len() - 1
     }
 
@@ -83,9 +80,7 @@ impl Merge {
 
     /// One of the subscriptions.
     pub fn subscriber(&mut self, stream: usize) -> Option<&mut Subscriber> {
-        self.streams
-            .get_mut(stream)
-            .map(|stream| &mut stream.subscriber)
+        self.streams.get_mut(stream).map(|stream| &mut stream.subscriber)
     }
 
     /// Hands up to `limit` messages to `handler`, with the number of the stream each came from, and

@@ -31,9 +31,7 @@ impl Publisher {
     /// As for [`open`](Self::open).
     pub fn open_at(address: &Address) -> Result<Self, Error> {
         match address {
-            Address::Shm(shm) => Ok(Self {
-                producer: shm.ring.open(shm.name())?,
-            }),
+            Address::Shm(shm) => Ok(Self { producer: shm.ring.open(shm.name())? }),
         }
     }
 

@@ -6,7 +6,7 @@ use crate::checkpoint::Place;
 use crate::error::PublishError;
 use crate::layout::RECORD_HEADER_BYTES;
 use crate::memory::Memory;
-use crate::producer::Producer;
+use crate::producer::{Producer, disarm};
 use crate::record::{CommitWord, Flags};
 use crate::region::Mapped;
 use crate::sync::Ordering;
@@ -52,7 +52,7 @@ impl<'a, M: Memory> Claim<'a, M> {
         self.committed = true;
         let producer = &mut *self.producer;
         let end = producer.head.position + producer.geometry.record_bytes(self.len);
-        producer.commit(end, self.len, self.flags)
+        producer.commit(end, self.len, self.flags, |_, _| ())
     }
 
     fn payload_offset(&self) -> usize {
@@ -133,7 +133,8 @@ impl<'a, M: Memory> Batch<'a, M> {
         }
         if start != self.end.position {
             // Padding up to the end of the lap becomes part of the batch.
-            self.hold_or_store(start, CommitWord::padding(self.end.sequence));
+            let sequence = self.end.sequence;
+            self.hold_or_store(start, CommitWord::padding(sequence), sequence);
             self.end.position = start;
         }
         let producer = &mut *self.producer;
@@ -142,16 +143,17 @@ impl<'a, M: Memory> Batch<'a, M> {
         // borrows the one producer exclusively.
         unsafe { producer.memory.copy_in(offset, payload) };
         let sequence = self.end.sequence;
-        self.hold_or_store(end, CommitWord::message(sequence, payload.len(), Flags::WHOLE));
+        let word = CommitWord::message(sequence, payload.len(), Flags::WHOLE);
+        self.hold_or_store(end, word, sequence + 1);
         self.end = Place { position: end, sequence: sequence + 1 };
         Ok(sequence)
     }
 
-    /// Stores the commit word at the batch's end, or keeps it back if it is the first: nobody looks at
-    /// the others before that one is there.
-    fn hold_or_store(&mut self, end: u64, word: CommitWord) {
+    /// Stores the commit word at the batch's end, or keeps it back if it is the first: nobody looks
+    /// at the others before that one is there.
+    fn hold_or_store(&mut self, end: u64, word: CommitWord, next_sequence: u64) {
         let producer = &mut *self.producer;
-        producer.disarm(end, word.next_sequence(self.end.sequence));
+        disarm(producer.memory.word(producer.geometry.offset(end)), next_sequence);
         if self.first.is_none() {
             self.first = Some(word);
         } else {

@@ -244,7 +244,8 @@ impl Geometry {
     /// Index entry that covers a position.
     #[inline(always)]
     pub(crate) fn index_entry(&self, position: u64) -> u64 {
-        (position & self.capacity_mask) * INDEX_ENTRIES / self.capacity
+        (position & self.capacity_mask)
+            >> (self.capacity.trailing_zeros() - INDEX_ENTRIES.trailing_zeros())
     }
 
     pub(crate) fn index_offset(&self, entry: u64) -> usize {

@@ -20,7 +20,7 @@ use crate::memory::Memory;
 use crate::record::{CommitWord, Flags};
 use crate::region::Mapped;
 use crate::slot::{SlotState, slot_name};
-use crate::sync::{Ordering, fence};
+use crate::sync::{AtomicU64, Ordering, fence};
 
 /// Producer states as they stand in the producer page.
 pub(crate) const STATE_ACTIVE: u64 = 1;
@@ -142,7 +142,7 @@ impl<M: Memory> Producer<M> {
     /// # Errors
     /// [`PublishError::Backpressure`] if a gating consumer is a whole ring behind (lossless rings
     /// only), [`PublishError::TooLong`] beyond [`max_message_bytes`](Self::max_message_bytes).
-    #[inline]
+    #[inline(always)] // so that a payload of known length is copied without a call
     pub fn try_publish(&mut self, payload: &[u8]) -> Result<u64, PublishError> {
         self.try_publish_flagged(payload, Flags::WHOLE)
     }
@@ -151,18 +151,19 @@ impl<M: Memory> Producer<M> {
     ///
     /// # Errors
     /// As for [`try_publish`](Self::try_publish).
-    #[inline]
+    #[inline(always)]
     pub fn try_publish_flagged(
         &mut self,
         payload: &[u8],
         flags: Flags,
     ) -> Result<u64, PublishError> {
         let end = self.reserve(payload.len())?;
-        let offset = self.geometry.offset(self.head.position) + RECORD_HEADER_BYTES;
-        // SAFETY: `reserve` made sure that the record lies between head and frontier; `&mut self`
-        // of the one producer makes the access exclusive, but for validating readers.
-        unsafe { self.memory.copy_in(offset, payload) };
-        Ok(self.commit(end, payload.len(), flags))
+        let fill = |memory: &M, offset| {
+            // SAFETY: `reserve` made sure that the record lies between head and frontier; `&mut
+            // self` of the one producer makes the access exclusive, but for validating readers.
+            unsafe { memory.copy_in(offset, payload) }
+        };
+        Ok(self.commit(end, payload.len(), flags, fill))
     }
 
     /// Claims `len` bytes in the ring to write a message in place; nothing is published before
@@ -203,7 +204,10 @@ impl<M: Memory> Producer<M> {
             self.advance(need)?;
         }
         if start != self.head.position {
-            self.publish_word(start, CommitWord::padding(self.head.sequence));
+            let Place { position, sequence } = self.head;
+            disarm(self.memory.word(self.geometry.offset(start)), sequence);
+            let word = self.memory.word(self.geometry.offset(position));
+            publish_word(word, CommitWord::padding(sequence));
             self.head.position = start;
         }
         let lap_end = self.geometry.lap_end(start);
@@ -286,11 +290,23 @@ impl<M: Memory> Producer<M> {
         }
     }
 
-    /// Publishes the record at the head, which ends at `end`.
+    /// Publishes the record at the head, which ends at `end`; `fill` writes its payload.
     #[inline(always)]
-    pub(crate) fn commit(&mut self, end: u64, len: usize, flags: Flags) -> u64 {
-        let sequence = self.head.sequence;
-        self.publish_word(end, CommitWord::message(sequence, len, flags));
+    pub(crate) fn commit(
+        &mut self,
+        end: u64,
+        len: usize,
+        flags: Flags,
+        fill: impl FnOnce(&M, usize),
+    ) -> u64 {
+        // All addresses before the first store, behind which the compiler would load them anew.
+        let Place { position, sequence } = self.head;
+        let offset = self.geometry.offset(position);
+        let word = self.memory.word(offset);
+        let next_word = self.memory.word(self.geometry.offset(end));
+        fill(&self.memory, offset + RECORD_HEADER_BYTES);
+        disarm(next_word, sequence + 1);
+        publish_word(word, CommitWord::message(sequence, len, flags));
         self.head = Place { position: end, sequence: sequence + 1 };
         if self.geometry.parkable {
             self.wake_parked();
@@ -300,41 +316,10 @@ impl<M: Memory> Producer<M> {
 
     /// Publishes a batch whose later words stand already: with its first word, all is visible.
     pub(crate) fn commit_batch(&mut self, first: CommitWord, end: Place) {
-        self.store_word(first);
+        publish_word(self.memory.word(self.geometry.offset(self.head.position)), first);
         self.head = end;
         if self.geometry.parkable {
             self.wake_parked();
-        }
-    }
-
-    /// Publishes the head's commit word; the record (or padding) ends at `end`.
-    #[inline(always)]
-    pub(crate) fn publish_word(&mut self, end: u64, word: CommitWord) {
-        self.disarm(end, word.next_sequence(self.head.sequence));
-        self.store_word(word);
-    }
-
-    #[inline(always)]
-    fn store_word(&mut self, word: CommitWord) {
-        #[cfg(not(weaken_commit))]
-        let order = Ordering::Release;
-        #[cfg(weaken_commit)]
-        let order = Ordering::Relaxed;
-        // pairs with: COMMIT. Shows the payload, and the disarmed word behind it.
-        self.memory.word(self.geometry.offset(self.head.position)).store(word.0, order);
-    }
-
-    /// Makes sure that what an earlier lap, or an abandoned claim or batch, left at `end` is not
-    /// taken for the record of `sequence`: readers look there next. Any other word there they take
-    /// for "not yet", so nothing need be cleared ahead (which costs a quarter of the throughput:
-    /// ARCHITECTURE.md), and a payload that imitates a commit word gains nothing.
-    #[inline(always)]
-    pub(crate) fn disarm(&mut self, end: u64, sequence: u64) {
-        let next = self.memory.word(self.geometry.offset(end));
-        // Relaxed, both: the producer wrote what it reads; the commit that follows orders the rest.
-        #[cfg(not(weaken_disarm))]
-        if CommitWord(next.load(Ordering::Relaxed)).is(sequence) {
-            next.store(0, Ordering::Relaxed);
         }
     }
 
@@ -401,6 +386,29 @@ impl<M: Memory> Producer<M> {
         let gating = state.is_gating();
         Ok(gating && state.replace(&self.memory, &self.geometry, slot, state.evicted()))
     }
+}
+
+/// Makes sure that what an earlier lap, or an abandoned claim or batch, left in `word` is not taken
+/// for the record of `sequence`. To be done before the record in front of it is committed: readers
+/// look there next. Any other word there they take for "not yet", so nothing need be cleared
+/// ahead, and a payload that imitates a commit word gains nothing.
+#[inline(always)]
+pub(crate) fn disarm(word: &AtomicU64, sequence: u64) {
+    // Relaxed, both: the producer wrote what it reads; the commit that follows orders the rest.
+    #[cfg(not(weaken_disarm))]
+    if CommitWord(word.load(Ordering::Relaxed)).is(sequence) {
+        word.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Makes a record visible, the disarmed word behind it first.
+#[inline(always)]
+fn publish_word(at: &AtomicU64, word: CommitWord) {
+    #[cfg(not(weaken_commit))]
+    let order = Ordering::Release;
+    #[cfg(weaken_commit)]
+    let order = Ordering::Relaxed;
+    at.store(word.0, order); // pairs with: COMMIT
 }
 
 impl<M: Memory> Drop for Producer<M> {

@@ -43,6 +43,7 @@ pub(crate) struct CommitWord(pub(crate) u64);
 
 const COMMITTED: u64 = 0x80 << 24;
 const PADDING: u64 = 0x40 << 24;
+const _: () = assert!(COMMITTED == 1 << 31);
 const RESERVED: u64 = 0x3c << 24;
 const LENGTH_MASK: u64 = (1 << 24) - 1;
 
@@ -61,14 +62,8 @@ impl CommitWord {
     /// Whether this is the committed record of `sequence` (or padding in front of it).
     #[inline(always)]
     pub(crate) fn is(self, sequence: u64) -> bool {
-        self.0 & COMMITTED != 0 && (self.0 >> 32) as u32 == sequence as u32
-    }
-
-    /// The sequence that stands behind this word, if its own (or, for padding, the next) is
-    /// `sequence`.
-    #[inline(always)]
-    pub(crate) fn next_sequence(self, sequence: u64) -> u64 {
-        if self.is_padding() { sequence } else { sequence + 1 }
+        // The committed flag and the sequence are the 33 highest bits: one shift compares both.
+        (self.0 ^ (sequence << 32 | COMMITTED)) >> 31 == 0
     }
 
     /// Whether this is padding, or says a length beyond `max`: one comparison for both, since the

@@ -17,3 +17,24 @@ pub(crate) fn spin_hint() {
     #[cfg(loom)]
     loom::thread::yield_now();
 }
+
+/// Returns `value`, without the compiler knowing that it does: what follows then waits only for
+/// `value`, not for whatever it was found equal to.
+#[inline(always)]
+pub(crate) fn launder(value: u64) -> u64 {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        let mut value = value;
+        // SAFETY: the empty instruction leaves its register as it is and touches nothing else.
+        unsafe {
+            core::arch::asm!(
+                "/* {0} */",
+                inout(reg) value,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        value
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    value
+}
