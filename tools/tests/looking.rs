@@ -160,7 +160,8 @@ fn a_half_written_message_is_not_seen() {
 fn every_kind_of_damage_is_shown_and_listed() {
     let rings = Rings::new();
     closed_ring(&rings, "sound", "one\n");
-    let damages: [(&str, &str, fn(&Path)); 6] = [
+    type Damage = fn(&Path);
+    let damages: [(&str, &str, Damage); 6] = [
         ("truncated", "truncated or damaged", |path| {
             let file = OpenOptions::new().write(true).open(path).expect("writable");
             file.set_len(10_000).expect("writable");

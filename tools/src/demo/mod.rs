@@ -159,6 +159,7 @@ fn json_of(
             "cores": stage.cores,
             "note": stage.note,
             "core_to_core_ns": stage.core_to_core_ns,
+            "load_average": stage.load_average,
         },
         "clock": {
             "ticks_per_second": calibration.ticks_per_second,
@@ -195,6 +196,9 @@ fn print_opening(stage: &Stage, calibration: &Calibration, out: &mut dyn Write) 
             "         one cache line between them, there and back: {ns} ns ({})",
             probe::class_text(ns)
         )?;
+    }
+    if let Some(load) = stage.load_average.filter(|_| stage.is_busy()) {
+        writeln!(out, "         busy: load average {load:.1}; other work shows in the figures")?;
     }
     writeln!(out, "Clock    {calibration}\n")?;
     out.flush()

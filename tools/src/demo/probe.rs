@@ -1,4 +1,5 @@
-//! How far apart two cores are: the round trip of one cache line between them.
+//! What the figures of the demo depend on besides the ring: how far apart two cores are (the round
+//! trip of one cache line between them), and how busy the machine is.
 
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,6 +27,13 @@ pub(super) fn class_text(round_trip_ns: u64) -> &'static str {
     }
 }
 
+/// Processes that wanted a core, on average over the last minute; `None` if the system does not
+/// tell.
+pub(super) fn load_average() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/loadavg").ok()?;
+    text.split_whitespace().next()?.parse().ok()
+}
+
 /// Round trip of a cache line between two cores, ns: the best batch, since anything else on those
 /// cores can only slow it down. `None` if a core cannot be had.
 pub(super) fn round_trip_ns(clock: &TscClock, ours: usize, theirs: usize) -> Option<u64> {
@@ -35,11 +43,12 @@ pub(super) fn round_trip_ns(clock: &TscClock, ours: usize, theirs: usize) -> Opt
         let echo = scope.spawn(|| {
             let pinned = pin_current_thread(theirs).is_ok();
             for round in 0..BATCHES as u64 * ROUNDS_PER_BATCH {
+                // Relaxed: it says only that nobody answers any more.
                 if !pinned || !await_value(&line, 2 * round + 1, &given_up) {
                     given_up.store(true, Ordering::Relaxed);
                     return false;
                 }
-                line.0.store(2 * round + 2, Ordering::Release);
+                line.0.store(2 * round + 2, Ordering::Release); // pairs with: LINE
             }
             true
         });
@@ -50,7 +59,7 @@ pub(super) fn round_trip_ns(clock: &TscClock, ours: usize, theirs: usize) -> Opt
             for _ in 0..BATCHES {
                 let start = clock.ticks();
                 for _ in 0..ROUNDS_PER_BATCH {
-                    line.0.store(2 * round + 1, Ordering::Release);
+                    line.0.store(2 * round + 1, Ordering::Release); // pairs with: LINE
                     if !pinned || !await_value(&line, 2 * round + 2, &given_up) {
                         given_up.store(true, Ordering::Relaxed);
                         return None;
@@ -69,6 +78,7 @@ pub(super) fn round_trip_ns(clock: &TscClock, ours: usize, theirs: usize) -> Opt
 
 fn await_value(line: &Line, value: u64, given_up: &AtomicBool) -> bool {
     for _ in 0..PATIENCE {
+        // pairs with: LINE
         if line.0.load(Ordering::Acquire) == value {
             return true;
         }

@@ -165,3 +165,50 @@ fn subscriber_arguments(act: &Act, stage: &Stage, name: &str, core: Option<usize
     }
     arguments
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn received(change: impl FnOnce(&mut Received)) -> Received {
+        let mut received = Received {
+            name: "A".into(),
+            core: None,
+            messages: 3,
+            bytes: 9,
+            gaps: 0,
+            digest: "d".into(),
+            end_ticks: 1,
+            latency: None,
+        };
+        change(&mut received);
+        received
+    }
+
+    fn is_sound(subscribers: Vec<Received>) -> bool {
+        let report = RingReport {
+            title: "",
+            wanted_rate: None,
+            messages: 3,
+            bytes: 9,
+            digest: "d".into(),
+            elapsed_ns: 1,
+            messages_per_second: 1.0,
+            bytes_per_second: 1.0,
+            backpressure_waits: 0,
+            subscribers,
+        };
+        report.is_sound()
+    }
+
+    #[test]
+    fn one_subscriber_that_saw_something_else_is_enough() {
+        assert!(is_sound(vec![received(|_| {}), received(|_| {})]));
+        let wrong: [fn(&mut Received); 3] =
+            [|r| r.gaps = 1, |r| r.digest = "e".into(), |r| r.messages = 2];
+        for change in wrong {
+            assert!(!is_sound(vec![received(|_| {}), received(change)]));
+        }
+        assert!(!is_sound(Vec::new()), "nobody saw anything");
+    }
+}

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
+use gapless::shm::{RingOptions, remove};
 use gapless::{TscClock, available_cores};
 use serde::Serialize;
 use tempfile::TempDir;
@@ -21,6 +22,8 @@ pub(super) struct Stage {
     pub(super) note: &'static str,
     /// Round trip of a cache line between the publisher's core and the first subscriber's.
     pub(super) core_to_core_ns: Option<u64>,
+    /// Load average of the last minute.
+    pub(super) load_average: Option<f64>,
 }
 
 /// Who runs on which core.
@@ -63,26 +66,41 @@ impl Stage {
     /// Makes a private directory, in `parent` or in shared memory if there is any, and looks at
     /// the cores.
     pub(super) fn set(stop: Stop, parent: Option<&Path>) -> anyhow::Result<Self> {
-        let private =
-            |parent: &Path| tempfile::Builder::new().prefix("gapless-demo-").tempdir_in(parent);
         let directory = match parent {
-            Some(parent) => private(parent),
-            None => private(Path::new("/dev/shm")).or_else(|_| private(&std::env::temp_dir())),
-        };
-        let directory = directory.context("make a directory for the demo's ring")?;
+            Some(parent) => private_directory(parent),
+            None => private_directory(Path::new("/dev/shm"))
+                .or_else(|_| private_directory(&std::env::temp_dir())),
+        }?;
         let cores = available_cores();
         let (roles, note) = Roles::cast(&cores);
         let core_to_core_ns = match (roles.publisher, roles.subscribers[0]) {
             (Some(a), Some(b)) if a != b => probe::round_trip_ns(&TscClock::new(), a, b),
             _ => None,
         };
-        Ok(Self { directory, stop, cores, roles, note, core_to_core_ns })
+        let load_average = probe::load_average();
+        Ok(Self { directory, stop, cores, roles, note, core_to_core_ns, load_average })
+    }
+
+    /// Whether other work is likely to show in the figures.
+    pub(super) fn is_busy(&self) -> bool {
+        self.load_average.is_some_and(|load| load > 0.5 * self.cores.len() as f64)
     }
 
     /// Directory of the rings.
     pub(super) fn directory(&self) -> &Path {
         self.directory.path()
     }
+}
+
+/// A directory of our own in `parent`, which has room for a ring.
+fn private_directory(parent: &Path) -> anyhow::Result<TempDir> {
+    let directory = tempfile::Builder::new()
+        .prefix("gapless-demo-")
+        .tempdir_in(parent)
+        .context("make a directory for the demo's ring")?;
+    RingOptions::new().directory(directory.path()).create("trial")?;
+    remove(directory.path(), "trial", false)?;
+    Ok(directory)
 }
 
 #[cfg(test)]

@@ -40,13 +40,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let mut subscriber = Subscriber::open_at(&args.address)?;
     troupe::tell(&Told::Ready)?;
 
-    let mut account = Account {
-        digest: Digest::new(),
-        next_sequence: subscriber.next_sequence(),
-        gaps: 0,
-        end_ticks: clock.ticks(),
-        recorder: Recorder::new()?,
-    };
+    let mut account = Account::new(subscriber.next_sequence())?;
     read_to_end(&mut subscriber, args, &clock, &mut account)?;
     troupe::tell(&Told::Received(Received {
         name: args.name.clone(),
@@ -70,6 +64,30 @@ struct Account {
     recorder: Recorder,
 }
 
+impl Account {
+    fn new(next_sequence: u64) -> anyhow::Result<Self> {
+        Ok(Self {
+            digest: Digest::new(),
+            next_sequence,
+            gaps: 0,
+            end_ticks: 0,
+            recorder: Recorder::new()?,
+        })
+    }
+
+    /// Takes a message; with a clock, its age as well.
+    #[inline]
+    fn take(&mut self, sequence: u64, payload: &[u8], clock: Option<&TscClock>) {
+        self.gaps += sequence.abs_diff(self.next_sequence);
+        self.next_sequence = sequence + 1;
+        if let (Some(clock), Some(stamp)) = (clock, payload.first_chunk::<STAMP_BYTES>()) {
+            let due_ticks = u64::from_le_bytes(*stamp);
+            self.recorder.record(clock.ns_between(due_ticks, clock.ticks()));
+        }
+        self.digest.add(payload);
+    }
+}
+
 fn read_to_end(
     subscriber: &mut Subscriber,
     args: &Args,
@@ -80,15 +98,7 @@ fn read_to_end(
     let mut ended = false;
     loop {
         let polled = subscriber.poll(POLL_LIMIT, |message| {
-            account.gaps += message.sequence.abs_diff(account.next_sequence);
-            account.next_sequence = message.sequence + 1;
-            if args.latency {
-                let stamp = message.payload.first_chunk::<STAMP_BYTES>();
-                let due_ticks = u64::from_le_bytes(*stamp.expect("every message has its stamp"));
-                let latency_ns = clock.ns_between(due_ticks, clock.ticks());
-                account.recorder.record(latency_ns);
-            }
-            account.digest.add(message.payload);
+            account.take(message.sequence, message.payload, args.latency.then_some(clock));
         });
         match polled {
             Ok(0) if ended => return Ok(()),
@@ -111,5 +121,21 @@ fn read_to_end(
             Err(PollError::Lapped { .. }) => {}
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_that_does_not_come_is_a_gap() {
+        let mut account = Account::new(5).expect("an account");
+        for sequence in [5, 6, 9, 10] {
+            account.take(sequence, b"x", None);
+        }
+        assert_eq!((account.gaps, account.digest.messages()), (2, 4));
+        account.take(10, b"x", None); // one that comes twice is no better
+        assert_eq!(account.gaps, 3);
     }
 }
