@@ -26,7 +26,7 @@ pub(crate) fn spinner(what: impl Into<Cow<'static, str>>) -> ProgressBar {
 
 /// Something of `total` steps goes on.
 pub(crate) fn bar(total: u64, what: impl Into<Cow<'static, str>>) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg} {bar:30} {human_pos}/{human_len} {per_sec}");
+    let style = ProgressStyle::with_template("{msg} {bar:30} {human_pos}/{human_len}, {eta} left");
     let bar = ProgressBar::with_draw_target(Some(total), target()).with_message(what);
     match style {
         Ok(style) => bar.with_style(style),
