@@ -93,8 +93,8 @@ pub enum Part<'a> {
     },
 }
 
-/// Puts fragments together. Whole messages pass through without a copy. Memory is bounded by the longest
-/// message it takes.
+/// Puts fragments together. Whole messages pass through without a copy. Memory is bounded by the
+/// longest message it takes.
 #[derive(Clone, Debug)]
 pub struct Reassembler {
     buffer: Vec<u8>,

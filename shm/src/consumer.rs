@@ -30,7 +30,8 @@ const EMPTY_POLLS_CHECKED: u32 = 256;
 /// One message, as delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// Number of the message in its stream; the first of a stream is 1 unless it was created otherwise.
+    /// Number of the message in its stream; the first of a stream is 1 unless it was created
+    /// otherwise.
     pub sequence: u64,
     /// The bytes published.
     pub payload: &'a [u8],

@@ -21,8 +21,8 @@ pub fn default_directory() -> PathBuf {
 /// The file of stream `name` in `directory`.
 ///
 /// # Errors
-/// [`RingError::BadName`] for a name that is empty, longer than 128 bytes, starts with a dot, or has
-/// anything but ASCII letters, digits, `.`, `_` and `-`: no name can leave the directory.
+/// [`RingError::BadName`] for a name that is empty, longer than 128 bytes, starts with a dot, or
+/// has anything but ASCII letters, digits, `.`, `_` and `-`: no name can leave the directory.
 pub fn ring_path(directory: &Path, name: &str) -> Result<PathBuf, RingError> {
     let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let reason = if name.is_empty() {

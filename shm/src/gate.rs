@@ -1,8 +1,8 @@
 //! The producer's view of the consumers that it must not overrun.
 //!
-//! Cursors are read only when the room known from the last scan is used up, so a publish costs the same for one
-//! consumer or sixty. A consumer that died is found by its lease, one whose cursor makes no sense
-//! is set aside: neither stops the producer.
+//! Cursors are read only when the room known from the last scan is used up, so a publish costs the
+//! same for one consumer or sixty. A consumer that died is found by its lease, one whose cursor
+//! makes no sense is set aside: neither stops the producer.
 
 use crate::layout::{
     BACKPRESSURE_COUNT, Geometry, QUARANTINED_COUNT, RECLAIMED_COUNT, SLOT_POSITION, SLOT_STALLS,

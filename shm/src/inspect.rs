@@ -321,7 +321,7 @@ impl Inspector {
                 Walked::Head => return Ok(result),
                 Walked::Corrupt(word) => {
                     let problem = format!(
-                        "corrupt record at position {}, where sequence {} should be: word {word:#018x}",
+                        "corrupt record at position {} where sequence {} should be: {word:#018x}",
                         end.position, end.sequence
                     );
                     result.problems.push(problem);

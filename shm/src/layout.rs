@@ -83,8 +83,8 @@
 //! record it looks at the word behind it, and zeroes that word if it could be taken for the next
 //! record.
 //!
-//! An OFD write lock on byte 0 of the producer page is the producer's lease, one on byte 0 of a slot that
-//! consumer's.
+//! An OFD write lock on byte 0 of the producer page is the producer's lease, one on byte 0 of a
+//! slot that consumer's.
 
 /// First eight bytes of every ring file.
 pub const MAGIC: [u8; 8] = *b"GAPLESS\0";

@@ -30,8 +30,8 @@ pub(crate) fn acquire(file: &File, byte: usize) -> io::Result<bool> {
     }
 }
 
-/// Gives back every lease taken through this open file, at once: a process that is being forked off at
-/// this moment holds a copy of the open file until it executes, and must not keep them alive.
+/// Gives back every lease taken through this open file, at once: a process that is being forked off
+/// at this moment holds a copy of the open file until it executes, and must not keep them alive.
 pub(crate) fn release(file: &File) {
     let all = libc::flock {
         l_type: libc::F_UNLCK as libc::c_short,

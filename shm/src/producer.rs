@@ -1,7 +1,8 @@
 //! The writing side of a ring: one per stream, never blocked, never allocating after set-up.
 //!
 //! The path of a message is: one comparison (is there room), the payload, one load (what stands
-//! where the next commit word will be), one release store that publishes. Everything else (scanning consumers, moving the frontier, checkpoint, index, wrapping) happens in
+//! where the next commit word will be), one release store that publishes. Everything else (scanning
+//! consumers, moving the frontier, checkpoint, index, wrapping) happens in
 //! [`make_room`](Producer::make_room), once a chunk.
 
 use std::cell::Cell;
@@ -38,7 +39,7 @@ pub(crate) const STATE_CLOSED: u64 = 2;
 /// let (mut producer, ring) = RingOptions::new().capacity_bytes(4096).heap()?;
 /// let mut consumer = ring.subscribe("reader", Start::Oldest)?;
 /// assert_eq!(producer.try_publish(b"hello")?, 1);
-/// consumer.poll(10, |message| assert_eq!((message.sequence, message.payload), (1, &b"hello"[..])))?;
+/// consumer.poll(10, |message| assert_eq!(message.payload, b"hello"))?;
 ///
 /// // A full ring is an answer, not a wait: the slow consumer is named.
 /// let refused = loop {
@@ -325,7 +326,8 @@ impl<M: Memory> Producer<M> {
 
     /// Wakes sleeping consumers, if there are any.
     fn wake_parked(&mut self) {
-        fence(Ordering::SeqCst); // pairs with: PARK. Either it sees the message or we see it parked.
+        // pairs with: PARK. Either the consumer sees the message, or we see that it sleeps.
+        fence(Ordering::SeqCst);
         let parked = self.memory.word(self.geometry.table + TABLE_PARKED);
         if parked.load(Ordering::Relaxed) != 0 {
             // Relaxed: ordered before the epoch by its release.
@@ -357,7 +359,8 @@ impl<M: Memory> Producer<M> {
         let slot = self.gate.slowest();
         let field = |field| {
             let offset = self.geometry.slot_offset(slot) + field;
-            self.memory.word(offset).load(Ordering::Relaxed) // shown to people, compared with nothing
+            // Relaxed: shown to people, compared with nothing.
+            self.memory.word(offset).load(Ordering::Relaxed)
         };
         Some(ConsumerView {
             slot,

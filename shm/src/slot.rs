@@ -1,7 +1,7 @@
 //! A consumer's slot in the table: claiming it, publishing a cursor in it, giving it back.
 //!
-//! Holding the lease (an OFD lock on the slot's first byte) *is* owning the slot; the words say what
-//! the owner does with it. The state carries a generation, so that a decision taken on an old
+//! Holding the lease (an OFD lock on the slot's first byte) *is* owning the slot; the words say
+//! what the owner does with it. The state carries a generation, so that a decision taken on an old
 //! state can never hit a new owner.
 
 use crate::checkpoint::Place;

@@ -13,9 +13,9 @@ pub enum WaitStrategy {
     BusySpin,
     /// Spins a while, then yields the core at each further empty poll: for cores that are shared.
     SpinYield,
-    /// Spins a while, then sleeps in the kernel until the producer wakes it: no CPU while idle, and a
-    /// wake of some 30 µs. Needs a ring created
-    /// [`parkable`](crate::RingOptions::parkable); elsewhere it behaves as `SpinYield`.
+    /// Spins a while, then sleeps in the kernel until the producer wakes it: no CPU while idle, and
+    /// a wake of some 30 µs. Needs a ring created [`parkable`](crate::RingOptions::parkable);
+    /// elsewhere it behaves as `SpinYield`.
     Park,
 }
 
