@@ -41,11 +41,12 @@ impl Class {
     }
 }
 
-/// The probe's class of this moment.
-pub(crate) fn classify(control: &Control, clock: Clock, line: Word) -> Result<Class> {
+/// The probe's class of this moment, and its median round trip in ns.
+pub(crate) fn classify(control: &Control, clock: Clock, line: Word) -> Result<(Class, f64)> {
     let samples = lead(control, line, clock.to_ticks(PROBE))?;
     let median_ns = clock.to_ns(samples.value_at_quantile(0.5));
-    Ok(if median_ns < NEAR_BELOW_NS { Class::Near } else { Class::Far })
+    let near = median_ns < NEAR_BELOW_NS;
+    Ok((if near { Class::Near } else { Class::Far }, median_ns))
 }
 
 /// Plays ball for `ticks_long` and returns the round trips, in ticks; at least one.

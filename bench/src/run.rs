@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::sys::resource::{UsageWho, getrusage};
 
 use crate::clock::Clock;
 use crate::control::{Control, Word};
@@ -85,11 +86,21 @@ fn once(plan: &Plan, case: &Case) -> Result<(Class, Outcome, Class)> {
     let partner = Running::start(case, &brief, &control)?;
     let session =
         Session { dir: dir.path(), control: &control, clock: plan.clock, span: plan.span };
-    let before = classify(&control, plan.clock, Word::ProbeBefore)?;
+    let (before, line_before_ns) = classify(&control, plan.clock, Word::ProbeBefore)?;
+    let preempted_before = preemptions();
     let outcome = case.scenario.lead(&session)?;
-    let after = classify(&control, plan.clock, Word::ProbeAfter)?;
+    let preempted = preemptions() - preempted_before;
+    let (after, line_after_ns) = classify(&control, plan.clock, Word::ProbeAfter)?;
     partner.finish()?;
+    let outcome = outcome
+        .with_detail("line_ns", (line_before_ns + line_after_ns) / 2.0)
+        .with_detail("preemptions", preempted as f64);
     Ok((before, outcome, after))
+}
+
+/// How often the system has taken the core away from this thread for somebody else.
+fn preemptions() -> i64 {
+    getrusage(UsageWho::RUSAGE_THREAD).map_or(0, |usage| usage.involuntary_context_switches())
 }
 
 /// A directory for the rings of one run: in memory if there is such a place.
