@@ -214,8 +214,9 @@ fn verify_finds_a_corrupt_record() {
     let payload = find(&rings.file("a"), b"line 050");
     change(&rings.file("a"), payload - 8, &[0xff; 3]);
     let verified = rings.run(["inspect", "a", "--verify"]).expect(3);
-    let expected = "WRONG: corrupt record at position 3200, where sequence 51 should be";
-    assert!(verified.out().contains(expected), "{}", verified.out());
+    for part in ["WRONG: corrupt record at position 3200", "sequence 51"] {
+        assert!(verified.out().contains(part), "{}", verified.out());
+    }
     let verified = rings.run(["inspect", "a", "--verify", "--json"]).expect(3).json();
     assert_eq!(verified["problems"].as_array().map(Vec::len), Some(1), "{verified}");
     let read = rings.run(["sub", "shm:a"]).expect(3);
