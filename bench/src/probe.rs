@@ -19,6 +19,10 @@ use crate::scenario::histogram;
 const NEAR_BELOW_NS: f64 = 250.0;
 /// How long the bracketing probes take.
 const PROBE: Duration = Duration::from_millis(2);
+/// Round trips that a probe makes at least, so that a partner which is not on its core at first does
+/// not pass for one that is far away; but no longer than `PATIENCE` times its span.
+const SAMPLES_MIN: u64 = 200;
+const PATIENCE: u64 = 50;
 /// Said instead of the next number when the lead has seen enough.
 const END: u64 = u64::MAX;
 
@@ -53,7 +57,8 @@ pub(crate) fn classify(control: &Control, clock: Clock, line: Word) -> Result<(C
 pub(crate) fn lead(control: &Control, line: Word, ticks_long: u64) -> Result<Histogram<u64>> {
     let mut samples = histogram();
     let word = control.word(line);
-    let end = ticks() + ticks_long;
+    let start = ticks();
+    let (end, limit) = (start + ticks_long, start + PATIENCE * ticks_long);
     let mut watch = control.watch();
     let mut ball = 1;
     loop {
@@ -66,7 +71,7 @@ pub(crate) fn lead(control: &Control, line: Word, ticks_long: u64) -> Result<His
         let now = ticks();
         samples.saturating_record(now.saturating_sub(from));
         ball += 2;
-        if now > end {
+        if now > end && (samples.len() >= SAMPLES_MIN || now > limit) {
             word.store(END, Ordering::Release); // pairs with: BALL
             return Ok(samples);
         }

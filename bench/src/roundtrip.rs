@@ -15,6 +15,10 @@ pub(crate) struct RoundTrip<L> {
     pub(crate) payload_bytes: usize,
 }
 
+/// A run goes on until it has this many samples (its partner may not have been on its core all the
+/// time), but no longer than `PATIENCE` times its span more.
+const SAMPLES_MIN: u64 = 1000;
+const PATIENCE: u64 = 4;
 /// Stages of the set-up.
 const LEAD_SENDS: u64 = 1;
 const PARTNER_READY: u64 = 2;
@@ -30,6 +34,7 @@ impl<L: Link> Scenario for RoundTrip<L> {
         let mut samples = histogram();
         let mut watch = control.watch();
         let (warm, end) = session.schedule();
+        let limit = end + PATIENCE * (end - warm);
         loop {
             let from = ticks();
             send(&mut sender, &payload, &mut watch)?;
@@ -44,7 +49,7 @@ impl<L: Link> Scenario for RoundTrip<L> {
             if now > warm {
                 samples.saturating_record(now.saturating_sub(from));
             }
-            if now > end {
+            if now > end && (samples.len() >= SAMPLES_MIN || now > limit) {
                 break;
             }
         }
