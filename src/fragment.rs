@@ -164,6 +164,11 @@ impl Reassembler {
         }
     }
 
+    /// The stream has ended: reports a message that was begun and never ended, if there is one.
+    pub fn finish(&mut self, mut handler: impl FnMut(Part<'_>)) {
+        self.abandon(&mut handler);
+    }
+
     /// Reports an unfinished message, if there is one, and starts afresh.
     fn abandon(&mut self, handler: &mut impl FnMut(Part<'_>)) {
         if let State::Collecting { first, last } | State::Skipping { first, last } = self.state {
@@ -196,6 +201,10 @@ mod tests {
                 });
             });
         }
+        reassembler.finish(|part| match part {
+            Part::Abandoned { first, last } => got.push(Got::Abandoned(first, last)),
+            other => panic!("{other:?}"),
+        });
         got
     }
 
@@ -230,6 +239,7 @@ mod tests {
                 (15, Flags::END, b"e"),
                 (16, Flags::BEGIN, b"f"),
                 (17, Flags::WHOLE, b"g"),
+                (18, Flags::BEGIN, b"h"), // the stream ended
             ],
         );
         let expected = [
@@ -240,6 +250,7 @@ mod tests {
             Got::Abandoned(13, 15),
             Got::Abandoned(16, 16),
             Got::Whole(17, 17, b"g".to_vec()),
+            Got::Abandoned(18, 18),
         ];
         assert_eq!(got, expected);
     }

@@ -251,7 +251,7 @@ impl<M: Memory> Consumer<M> {
             }
             fence(Ordering::Acquire); // pairs with: COMMIT
             let bytes = g.record_bytes(word.len());
-            if word.is_padding_or_longer_than(g.max_message) || !g.fits_lap(position, bytes) {
+            if word.is_odd_or_longer_than(g.max_message) || !g.fits_lap(position, bytes) {
                 odd = !word.is_padding() || g.fits_lap(position, g.capacity);
                 if odd {
                     break;

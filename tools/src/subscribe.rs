@@ -98,7 +98,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
         missed: 0,
         incomplete: 0,
         next_sequence: subscriber.next_sequence(),
-        unfinished_since: None,
         sums: args.hash,
     };
     let start = Instant::now();
@@ -282,8 +281,6 @@ struct Reader {
     /// Messages of which only a part was seen.
     incomplete: u64,
     next_sequence: u64,
-    /// First record of a message whose last one has not come.
-    unfinished_since: Option<u64>,
     sums: bool,
 }
 
@@ -293,12 +290,6 @@ impl Reader {
         let Some(mut reassembler) = self.reassembler.take() else {
             return self.put(message.payload);
         };
-        if message.flags.begins() {
-            self.unfinished_since = Some(message.sequence);
-        }
-        if message.flags.ends() {
-            self.unfinished_since = None;
-        }
         reassembler.accept(message, |part| match part {
             Part::Whole { payload, .. } => self.put(payload),
             Part::Abandoned { first, last } => self.abandoned(first, last),
@@ -342,8 +333,12 @@ impl Reader {
 
     /// The stream has ended.
     fn finish(&mut self) -> anyhow::Result<()> {
-        if let Some(first) = self.unfinished_since.take() {
-            self.abandoned(first, self.next_sequence - 1);
+        if let Some(mut reassembler) = self.reassembler.take() {
+            reassembler.finish(|part| {
+                if let Part::Abandoned { first, last } = part {
+                    self.abandoned(first, last);
+                }
+            });
         }
         self.flush()
     }
