@@ -22,7 +22,7 @@ use crate::sync::{Ordering, fence};
 /// messages. Every message would cost a quarter of the throughput, more gains nothing.
 const CURSOR_BATCH_BYTES: u64 = 4096;
 /// Attempts to join at a place that a flat-out producer keeps overwriting.
-const JOIN_ATTEMPTS: usize = 1000;
+const JOIN_ATTEMPTS: usize = if cfg!(loom) { 2 } else { 1000 };
 
 /// A consumer looks for trouble after this many polls that found nothing.
 const EMPTY_POLLS_CHECKED: u32 = 256;
@@ -168,7 +168,10 @@ impl<M: Memory> Consumer<M> {
                 checkpoint::step(&self.memory, &self.geometry, &mut place)
             };
             // pairs with: FRONTIER
+            #[cfg(not(weaken_join))]
             fence(Ordering::SeqCst); // pairs with: JOIN, on the first turn
+            #[cfg(weaken_join)]
+            fence(Ordering::Acquire);
             if self.next.position < checkpoint::oldest_position(&self.memory, &self.geometry) {
                 return Ok(false);
             }
@@ -306,6 +309,7 @@ impl<M: Memory> Consumer<M> {
             }
             // pairs with: FRONTIER. If a byte of the copy, or the word, was the producer's next
             // lap, the frontier read below says so.
+            #[cfg(not(weaken_validate))]
             fence(Ordering::Acquire);
             if self.next.position < checkpoint::oldest_position(&self.memory, &self.geometry) {
                 if count > 0 {

@@ -54,6 +54,8 @@ pub mod layout;
 #[cfg(not(loom))]
 mod lease;
 mod memory;
+#[cfg(loom)]
+mod model;
 #[cfg(not(loom))]
 mod options;
 mod producer;
@@ -63,6 +65,9 @@ mod region;
 mod slot;
 mod sync;
 mod wait;
+
+#[cfg(loom)]
+use model as region; // the memory that a ring lives in by default
 
 pub use claim::{Batch, Claim};
 pub use consumer::{Consumer, Message, ProducerStatus, Start};

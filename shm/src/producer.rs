@@ -270,8 +270,12 @@ impl<M: Memory> Producer<M> {
     /// Tells consumers that everything below `frontier` may be written from now on.
     fn store_frontier(&mut self, frontier: u64) {
         self.frontier = frontier;
+        #[cfg(not(weaken_lapped))]
+        let order = Ordering::Release;
+        #[cfg(weaken_lapped)]
+        let order = Ordering::Relaxed;
         // pairs with: LAPPED. Who sees it sees the checkpoint in front of it.
-        self.memory.word(FRONTIER).store(frontier, Ordering::Release);
+        self.memory.word(FRONTIER).store(frontier, order);
         // pairs with: FRONTIER. Whoever copies a byte that we write from now on sees, behind its
         // acquire fence, this frontier. pairs with: JOIN (SeqCst): a joiner that the scan behind
         // this misses sees this frontier.
@@ -327,6 +331,7 @@ impl<M: Memory> Producer<M> {
     /// Wakes sleeping consumers, if there are any.
     fn wake_parked(&mut self) {
         // pairs with: PARK. Either the consumer sees the message, or we see that it sleeps.
+        #[cfg(not(weaken_park))]
         fence(Ordering::SeqCst);
         let parked = self.memory.word(self.geometry.table + TABLE_PARKED);
         if parked.load(Ordering::Relaxed) != 0 {

@@ -55,7 +55,8 @@ impl SlotState {
     }
 
     fn next_generation(self, state: u64) -> Self {
-        Self((self.0 & !0xff).wrapping_add(0x100) | state)
+        let step = if cfg!(weaken_generation) { 0 } else { 0x100 };
+        Self((self.0 & !0xff).wrapping_add(step) | state)
     }
 
     /// Puts `new` in place of `self`; false if the slot has changed hands.
@@ -129,8 +130,12 @@ impl Slot {
     pub(crate) fn publish<M: Memory>(&self, memory: &M, place: Place) {
         // Relaxed: only shown to people.
         memory.word(self.offset + SLOT_SEQUENCE).store(place.sequence, Ordering::Relaxed);
+        #[cfg(not(weaken_cursor))]
+        let order = Ordering::Release;
+        #[cfg(weaken_cursor)]
+        let order = Ordering::Relaxed;
         // pairs with: CURSOR
-        memory.word(self.offset + SLOT_POSITION).store(place.position, Ordering::Release);
+        memory.word(self.offset + SLOT_POSITION).store(place.position, order);
     }
 
     /// Moves a cursor that was found too old while joining, and tells the producer again.
