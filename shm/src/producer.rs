@@ -270,12 +270,8 @@ impl<M: Memory> Producer<M> {
     /// Tells consumers that everything below `frontier` may be written from now on.
     fn store_frontier(&mut self, frontier: u64) {
         self.frontier = frontier;
-        #[cfg(not(weaken_lapped))]
-        let order = Ordering::Release;
-        #[cfg(weaken_lapped)]
-        let order = Ordering::Relaxed;
         // pairs with: LAPPED. Who sees it sees the checkpoint in front of it.
-        self.memory.word(FRONTIER).store(frontier, order);
+        self.memory.word(FRONTIER).store(frontier, Ordering::Release);
         // pairs with: FRONTIER. Whoever copies a byte that we write from now on sees, behind its
         // acquire fence, this frontier. pairs with: JOIN (SeqCst): a joiner that the scan behind
         // this misses sees this frontier.
