@@ -1,10 +1,11 @@
 //! Throughput: one side sends as fast as it can, the other takes all there is; nothing may be lost.
 
 use std::hint::spin_loop;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::clock::ticks;
+use crate::clock::{Clock, ticks};
 use crate::control::Word;
 use crate::link::{Link, Receiver, Sender, consume};
 use crate::scenario::{Outcome, Scenario, Session};
@@ -27,6 +28,47 @@ const POLLS: u32 = 32;
 /// Every byte of every payload.
 const FILL: u8 = 0x5a;
 
+/// Rates of windows of a millisecond: where a busy machine takes the cores away for a part of the run,
+/// the best tenth of them tells what both sides did while they had them.
+struct Windows {
+    clock: Clock,
+    /// Messages received at the start of the window, and when that was.
+    start: Option<(u64, u64)>,
+    rates_mps: Vec<f64>,
+}
+
+impl Windows {
+    const LONG: Duration = Duration::from_millis(1);
+    /// More than a full measurement has.
+    const MOST: usize = 4096;
+
+    fn new(clock: Clock) -> Self {
+        Self { clock, start: None, rates_mps: Vec::with_capacity(Self::MOST) }
+    }
+
+    fn open(&mut self, received: u64, now: u64) {
+        self.start = Some((received, now));
+    }
+
+    #[inline(always)]
+    fn close_if_over(&mut self, received: u64, now: u64) {
+        let Some((before, from)) = self.start else {
+            return;
+        };
+        if now - from >= self.clock.to_ticks(Self::LONG) && self.rates_mps.len() < Self::MOST {
+            let ns = self.clock.to_ns(now - from);
+            self.rates_mps.push((received - before) as f64 * 1e3 / ns);
+            self.open(received, now);
+        }
+    }
+
+    fn p90_mps(&mut self) -> f64 {
+        self.rates_mps.sort_by(f64::total_cmp);
+        let at = self.rates_mps.len() * 9 / 10;
+        self.rates_mps.get(at).copied().unwrap_or(0.0)
+    }
+}
+
 impl<L: Link> Scenario for Throughput<L> {
     fn lead(&self, session: &Session<'_>) -> Result<Outcome> {
         let control = session.control;
@@ -34,9 +76,10 @@ impl<L: Link> Scenario for Throughput<L> {
         let mut receiver = self.link.open_receiver(session.dir, "flow")?;
         control.set(Word::Stage, STARTED);
         let (warm, end) = session.schedule();
-        let (mut received, mut sum) = (0u64, 0u64);
+        let (mut received, mut sum, mut full_polls) = (0u64, 0u64, 0u64);
         let mut first: Option<(u64, u64)> = None;
         let mut last = None;
+        let mut windows = Windows::new(session.clock);
         let mut watch = control.watch();
         loop {
             for _ in 0..POLLS {
@@ -44,7 +87,9 @@ impl<L: Link> Scenario for Throughput<L> {
                     sum = sum.wrapping_add(consume(message));
                 });
                 received += count as u64;
-                if count == 0 {
+                if count > 0 {
+                    full_polls += 1;
+                } else {
                     watch.stopped()?;
                     receiver.idle();
                 }
@@ -52,7 +97,9 @@ impl<L: Link> Scenario for Throughput<L> {
             let now = ticks();
             if first.is_none() && now > warm {
                 first = Some((received, now));
+                windows.open(received, now);
             }
+            windows.close_if_over(received, now);
             if last.is_none() && now > end {
                 last = Some((received, now));
                 control.set(Word::Stop, 1);
@@ -68,7 +115,13 @@ impl<L: Link> Scenario for Throughput<L> {
             "the {received} messages received are not the bytes that were sent"
         );
         let (from, to) = (first.unwrap_or((0, warm)), last.unwrap_or((received, end)));
-        Ok(Outcome::rate(session.clock, to.0 - from.0, to.1.saturating_sub(from.1)))
+        let outcome = Outcome::rate(session.clock, to.0 - from.0, to.1.saturating_sub(from.1));
+        // A few: the receiver is at the sender's heels and takes lines that it still writes to;
+        // `POLL_LIMIT`: the ring is full, and both stream.
+        let messages_per_poll = received as f64 / full_polls.max(1) as f64;
+        Ok(outcome
+            .with_detail("messages_per_poll", messages_per_poll)
+            .with_detail("window_p90_mps", windows.p90_mps()))
     }
 
     fn follow(&self, session: &Session<'_>) -> Result<()> {
