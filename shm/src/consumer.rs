@@ -77,6 +77,22 @@ pub(crate) struct Join<'a> {
 ///
 /// `Send`, but not `Sync`. Dropping it gives its slot back. See [`Producer`](crate::Producer) for
 /// an example of both sides.
+///
+/// One thread at a time:
+///
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>() {}
+/// shared::<gapless_shm::Consumer>();
+/// ```
+///
+/// and no payload outlives its poll, behind which the producer may overwrite it:
+///
+/// ```compile_fail,E0521
+/// # let (_producer, ring) = gapless_shm::RingOptions::new().capacity_bytes(4096).heap().unwrap();
+/// # let mut consumer = ring.subscribe("reader", gapless_shm::Start::Oldest).unwrap();
+/// let mut kept: Vec<&[u8]> = Vec::new();
+/// consumer.poll(1, |message| kept.push(message.payload)).unwrap();
+/// ```
 pub struct Consumer<M: Memory = Mapped> {
     memory: M,
     geometry: Geometry,

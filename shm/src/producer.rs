@@ -51,6 +51,22 @@ pub(crate) const STATE_CLOSED: u64 = 2;
 /// assert_eq!(producer.slowest().unwrap().name, "reader");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// One thread at a time:
+///
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>() {}
+/// shared::<gapless_shm::Producer>();
+/// ```
+///
+/// and one claim at a time:
+///
+/// ```compile_fail,E0499
+/// # let (mut producer, _ring) = gapless_shm::RingOptions::new().capacity_bytes(4096).heap().unwrap();
+/// let first = producer.claim(8).unwrap();
+/// let second = producer.claim(8).unwrap();
+/// first.commit();
+/// ```
 pub struct Producer<M: Memory = Mapped> {
     pub(crate) memory: M,
     pub(crate) geometry: Geometry,
