@@ -2,7 +2,7 @@
 
 use gapless_shm::{Consumer, Heap, Mode, PollError, Producer, RingOptions, Start};
 
-const MESSAGES: u64 = if cfg!(miri) { 300 } else { 100_000 };
+const MESSAGES: u64 = if cfg!(miri) { 120 } else { 100_000 };
 
 fn fill(sequence: u64, buffer: &mut Vec<u8>) {
     buffer.clear();
@@ -60,7 +60,8 @@ fn read_all(consumer: &mut Consumer<Heap>) -> (u64, u64) {
 
 #[test]
 fn lossless_between_threads() {
-    let (mut producer, ring) = RingOptions::new().capacity_bytes(4096).heap().unwrap();
+    let (mut producer, ring) =
+        RingOptions::new().capacity_bytes(4096).consumer_slots(2).heap().unwrap();
     let mut readers = [(); 2].map(|()| ring.subscribe("reader", Start::Oldest).unwrap());
     std::thread::scope(|scope| {
         for reader in &mut readers {
@@ -72,7 +73,11 @@ fn lossless_between_threads() {
 
 #[test]
 fn lossy_between_threads() {
-    let options = RingOptions::new().capacity_bytes(4096).alignment_bytes(16).mode(Mode::Lossy);
+    let options = RingOptions::new()
+        .capacity_bytes(4096)
+        .consumer_slots(1)
+        .alignment_bytes(16)
+        .mode(Mode::Lossy);
     let (mut producer, ring) = options.heap().unwrap();
     let mut reader = ring.subscribe("reader", Start::Oldest).unwrap();
     let mut observer = ring.observe(Start::Oldest).unwrap();
