@@ -1,5 +1,5 @@
-//! Micro-benchmarks of the ring's calls in one thread: what the instructions cost when every line is
-//! in this core's cache. What a message costs between cores is measured by `gapless-bench`.
+//! Micro-benchmarks of the ring's calls in one thread: what the instructions cost when every line
+//! is in this core's cache. What a message costs between cores is measured by `gapless-bench`.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

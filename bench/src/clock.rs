@@ -15,8 +15,8 @@ const COST_READINGS: u32 = 100_000;
 #[inline(always)]
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn ticks() -> u64 {
-    // SAFETY: the instruction is part of the x86-64 base set, touches no memory, and Linux leaves it
-    // enabled in user space.
+    // SAFETY: the instruction is part of the x86-64 base set, touches no memory, and Linux leaves
+    // it enabled in user space.
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! One producer, one consumer, slots of a fixed size known at compile time: an 8-byte sequence word
 //! that is also the publication, then the payload. A slot of one cache line carries 56 bytes. The
-//! consumer writes its cursor back every 64 messages, the producer looks at it when the room it knew
-//! of is used up. No wrap, no lengths, no liveness, no checks: nothing can be left out any more.
+//! consumer writes its cursor back every 64 messages, the producer looks at it when the room it
+//! knew of is used up. No wrap, no lengths, no liveness, no checks: nothing can be left out any
+//! more.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -68,8 +69,8 @@ impl<const N: usize> Sender for FloorSender<N> {
         }
         let slot = Floor::<N>::slot(self.head);
         let payload: &[u8; N] = payload.try_into().expect("the link's payload size");
-        // SAFETY: `slot` masks the number, so the slot is inside the file; its last reader has passed
-        // it (cursor, above), its next one waits for the store below.
+        // SAFETY: `slot` masks the number, so the slot is inside the file; its last reader has
+        // passed it (cursor, above), its next one waits for the store below.
         unsafe { self.map.copy_in(slot + 8, payload) };
         // SAFETY: inside the file as above, and a multiple of 64.
         let word = unsafe { self.map.word_unchecked(slot) };
@@ -96,8 +97,8 @@ impl<const N: usize> Receiver for FloorReceiver<N> {
             if word.load(Ordering::Acquire) != self.next + 1 {
                 return count;
             }
-            // SAFETY: inside the file; published (above), and not written again before the cursor has
-            // passed it, which is behind the handler.
+            // SAFETY: inside the file; published (above), and not written again before the cursor
+            // has passed it, which is behind the handler.
             handler(unsafe { self.map.bytes::<N>(slot + 8) });
             self.next += 1;
             if self.next.is_multiple_of(CURSOR_BATCH) {

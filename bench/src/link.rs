@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::Result;
 
-/// Bytes of every ring measured: fits the second-level cache, so that memory is not what is measured.
+/// Bytes of every ring measured: fits the second-level cache, so that memory is not what is
+/// measured.
 pub(crate) const CAPACITY_BYTES: u64 = 1 << 20;
 
 /// A way to carry messages in one direction between two sides.

@@ -1,9 +1,9 @@
-//! `gapless-bench`: how fast the ring is, against the physical limit and against its peers, measured
-//! in one interleaved run.
+//! `gapless-bench`: how fast the ring is, against the physical limit and against its peers,
+//! measured in one interleaved run.
 //!
-//! The rules: both sides pinned; warmed up; every sample in a histogram; the timer's own cost stated;
-//! medians of several rounds with the extremes beside them; paced load measured from the intended
-//! send time; results compared only between runs of the same core-to-core class.
+//! The rules: both sides pinned; warmed up; every sample in a histogram; the timer's own cost
+//! stated; medians of several rounds with the extremes beside them; paced load measured from the
+//! intended send time; results compared only between runs of the same core-to-core class.
 
 mod clock;
 mod control;

@@ -40,8 +40,8 @@ impl Mapping {
         assert!(offset.is_multiple_of(8) && offset + 8 <= self.map.len());
         // SAFETY: in bounds (asserted), so the result stays inside the mapping.
         let pointer = unsafe { self.map.as_mut_ptr().add(offset) };
-        // SAFETY: the pointer is valid for as long as the mapping, which `self` owns; aligned, since
-        // pages and offset are; all shared access to control words is atomic.
+        // SAFETY: the pointer is valid for as long as the mapping, which `self` owns; aligned,
+        // since pages and offset are; all shared access to control words is atomic.
         unsafe { AtomicU64::from_ptr(pointer.cast()) }
     }
 
@@ -80,8 +80,8 @@ impl Mapping {
         self.check(offset, N);
         // SAFETY: in bounds, by this function's contract.
         let from = unsafe { self.map.as_ptr().add(offset) };
-        // SAFETY: valid for N bytes as long as `self` lives; unwritten meanwhile, by this function's
-        // contract; an array of bytes has no alignment.
+        // SAFETY: valid for N bytes as long as `self` lives; unwritten meanwhile, by this
+        // function's contract; an array of bytes has no alignment.
         unsafe { &*from.cast::<[u8; N]>() }
     }
 }

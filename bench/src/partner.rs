@@ -1,4 +1,5 @@
-//! The other side of a run: this very program once more, or a thread; pinned, and never left behind.
+//! The other side of a run: this very program once more, or a thread; pinned, and never left
+//! behind.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -19,8 +19,8 @@ use crate::scenario::histogram;
 const NEAR_BELOW_NS: f64 = 250.0;
 /// How long the bracketing probes take.
 const PROBE: Duration = Duration::from_millis(2);
-/// Round trips that a probe makes at least, so that a partner which is not on its core at first does
-/// not pass for one that is far away; but no longer than `PATIENCE` times its span.
+/// Round trips that a probe makes at least, so that a partner which is not on its core at first
+/// does not pass for one that is far away; but no longer than `PATIENCE` times its span.
 const SAMPLES_MIN: u64 = 200;
 const PATIENCE: u64 = 50;
 /// Said instead of the next number when the lead has seen enough.

@@ -1,5 +1,5 @@
-//! Results: medians over the rounds, ratios to the floor of the same run, one table, one JSON object
-//! a line. Nothing is written without a complete host record.
+//! Results: medians over the rounds, ratios to the floor of the same run, one table, one JSON
+//! object a line. Nothing is written without a complete host record.
 
 use std::collections::BTreeMap;
 use std::io::Write;

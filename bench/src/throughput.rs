@@ -28,8 +28,8 @@ const POLLS: u32 = 32;
 /// Every byte of every payload.
 const FILL: u8 = 0x5a;
 
-/// Rates of windows of a millisecond: where a busy machine takes the cores away for a part of the run,
-/// the best tenth of them tells what both sides did while they had them.
+/// Rates of windows of a millisecond: where a busy machine takes the cores away for a part of the
+/// run, the best tenth of them tells what both sides did while they had them.
 struct Windows {
     clock: Clock,
     /// Messages received at the start of the window, and when that was.

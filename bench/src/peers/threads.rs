@@ -1,4 +1,5 @@
-//! Queues within one process: both ends are made at once, and the receiving one waits to be fetched.
+//! Queues within one process: both ends are made at once, and the receiving one waits to be
+//! fetched.
 
 use std::path::Path;
 use std::sync::Mutex;
