@@ -19,6 +19,7 @@ const SHM_FLOORS: &[&[&str]] = &[
     &["slot"],
     &["gate"],
     &["lease"],
+    &["stride"],
     &["region"],
     &["claim", "producer"],
     &["consumer"],

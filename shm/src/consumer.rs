@@ -16,6 +16,7 @@ use crate::producer::STATE_CLOSED;
 use crate::record::{CommitWord, Flags};
 use crate::region::Mapped;
 use crate::slot::{Owner, Slot};
+use crate::stride::Stride;
 use crate::sync::{Ordering, fence};
 
 /// The cursor is written back after this many bytes, and at the end of each poll: 64 small
@@ -104,6 +105,8 @@ pub struct Consumer<M: Memory = Mapped> {
     slot: Option<Slot>,
     /// Where messages are copied before they are handed out; empty on the zero-copy path.
     buffer: Box<[u8]>,
+    /// Whether messages are handed out as slices of the ring from now on.
+    in_place: bool,
     /// Messages below this are passed over: the consumer asked to start there.
     first_wanted: u64,
     empty_polls: u32,
@@ -121,6 +124,7 @@ impl<M: Memory> Consumer<M> {
             cursor_batch: CURSOR_BATCH_BYTES.min(geometry.capacity / 8),
             slot: None,
             buffer: if copies { vec![0; geometry.max_message].into() } else { Box::default() },
+            in_place: false,
             first_wanted: 0,
             empty_polls: 0,
             stride: Stride::default(),
@@ -250,11 +254,25 @@ impl<M: Memory> Consumer<M> {
         limit: usize,
         mut handler: impl FnMut(Message<'_>),
     ) -> Result<usize, PollError> {
-        if !self.buffer.is_empty() {
-            return self.poll_copying(limit, &mut handler);
+        if !self.in_place {
+            return self.poll_otherwise(limit, &mut handler);
         }
+        // The most frequent answer first: nothing yet. Relaxed: nothing is read behind it.
+        let word = self.memory.word(self.geometry.offset(self.next.position));
+        if !CommitWord(word.load(Ordering::Relaxed)).is(self.next.sequence) {
+            return self.found_nothing();
+        }
+        self.poll_in_place(limit, handler)
+    }
+
+    /// `poll` where the next record is there, or was.
+    #[inline(always)]
+    fn poll_in_place(
+        &mut self,
+        limit: usize,
+        mut handler: impl FnMut(Message<'_>),
+    ) -> Result<usize, PollError> {
         let g = self.geometry;
-        let first_wanted = self.first_wanted;
         let mut count = 0;
         let mut odd = false;
         let mut progress = Progress { next: self.next, stride: self.stride, consumer: self };
@@ -262,8 +280,7 @@ impl<M: Memory> Consumer<M> {
             let Place { position, sequence } = progress.next;
             let memory = &progress.consumer.memory;
             let offset = g.offset(position);
-            // Relaxed load and acquire fence: works on a read-only mapping, and an empty poll
-            // needs no ordering.
+            // Relaxed load and acquire fence: works on a read-only mapping.
             let word = CommitWord(memory.word(offset).load(Ordering::Relaxed));
             if !word.is(sequence) {
                 break;
@@ -278,13 +295,11 @@ impl<M: Memory> Consumer<M> {
                 progress.next.position = g.lap_end(position);
                 continue;
             }
-            if sequence >= first_wanted {
-                // SAFETY: the record is committed, lies within the data (checked above) and at or
-                // above our published cursor, so the producer does not write it while this lives.
-                let payload = unsafe { memory.bytes(offset + RECORD_HEADER_BYTES, word.len()) };
-                handler(Message { sequence, payload, flags: word.flags() });
-                count += 1;
-            }
+            // SAFETY: the record is committed, lies within the data (checked above) and at or
+            // above our published cursor, so the producer does not write it while this lives.
+            let payload = unsafe { memory.bytes(offset + RECORD_HEADER_BYTES, word.len()) };
+            handler(Message { sequence, payload, flags: word.flags() });
+            count += 1;
             let step = progress.stride.guess(bytes);
             progress.next = Place { position: position + step, sequence: sequence + 1 };
             if position - progress.consumer.published >= progress.consumer.cursor_batch {
@@ -292,22 +307,57 @@ impl<M: Memory> Consumer<M> {
             }
         }
         drop(progress);
-        if count == 0 && (odd || self.is_suspicious()) {
-            return self.look_closer().map_or(Ok(0), Err);
+        match (count, odd) {
+            (0, true) => self.look_closer().map_or(Ok(0), Err),
+            (0, false) => self.found_nothing(),
+            _ => Ok(count),
         }
-        Ok(count)
     }
 
-    /// Whether so many polls in a row found nothing that it is time to make sure that nothing is
-    /// wrong: a consumer set aside by the producer, or a damaged ring, looks like an idle one.
+    /// Ends a poll that found nothing. After many of them in a row it is time to make sure that
+    /// nothing is wrong: a consumer set aside by the producer, or a damaged ring, looks like an
+    /// idle one.
     #[inline(always)]
-    fn is_suspicious(&mut self) -> bool {
+    fn found_nothing(&mut self) -> Result<usize, PollError> {
         self.empty_polls = self.empty_polls.wrapping_add(1);
-        self.empty_polls.is_multiple_of(EMPTY_POLLS_CHECKED)
+        if self.empty_polls.is_multiple_of(EMPTY_POLLS_CHECKED) {
+            return self.look_closer().map_or(Ok(0), Err);
+        }
+        Ok(0)
+    }
+
+    /// `poll` for all who are not handed slices of the ring.
+    #[inline(never)] // keeps the zero-copy path small
+    fn poll_otherwise(
+        &mut self,
+        limit: usize,
+        handler: &mut impl FnMut(Message<'_>),
+    ) -> Result<usize, PollError> {
+        if !self.buffer.is_empty() {
+            return self.poll_copying(limit, handler);
+        }
+        self.pass_over_unwanted();
+        if !self.in_place {
+            return self.found_nothing();
+        }
+        self.poll_in_place(limit, handler)
+    }
+
+    /// Moves to the message that this consumer asked to start with, as far as the stream has come.
+    fn pass_over_unwanted(&mut self) {
+        while self.next.sequence < self.first_wanted {
+            let mut place = self.next;
+            let Step::Record(word) = checkpoint::step(&self.memory, &self.geometry, &mut place)
+            else {
+                break;
+            };
+            self.next = place.after(&self.geometry, word);
+        }
+        self.publish_cursor();
+        self.in_place = self.next.sequence >= self.first_wanted;
     }
 
     /// `poll` through the private buffer, validating each copy.
-    #[inline(never)] // keeps the zero-copy loop small
     fn poll_copying(
         &mut self,
         limit: usize,
@@ -349,8 +399,8 @@ impl<M: Memory> Consumer<M> {
                     self.next = place.after(&self.geometry, word);
                 }
                 Step::Head => {
-                    if count == 0 && self.is_suspicious() {
-                        result = self.look_closer().map_or(Ok(()), Err);
+                    if count == 0 {
+                        result = self.found_nothing().map(|_| ());
                     }
                     break;
                 }
@@ -469,36 +519,6 @@ impl<M: Memory> Consumer<M> {
         {
             self.memory.park(WAKE_EPOCH, epoch as u32, timeout);
         }
-    }
-}
-
-/// Where the next record starts is known only from the length in this one: each would wait for the
-/// last one's cache line to arrive. So the length is guessed to be the last one's, which lets the
-/// processor load ahead, and the guess is then compared: streams of equal records are read at
-/// nearly twice the rate. Where a guess fails, none is made for a while, so that records of mixed
-/// lengths do not pay for failed guesses.
-///
-/// One word: the guess in the low half, and above it how many records to read without guessing.
-#[derive(Clone, Copy, Default)]
-struct Stride(u64);
-
-/// Records read without guessing after a guess that failed.
-const DISTRUST_RECORDS: u64 = 64;
-const DISTRUST_ONE: u64 = 1 << 32;
-
-impl Stride {
-    /// Returns `bytes`, by way of the guess.
-    #[inline(always)]
-    fn guess(&mut self, bytes: u64) -> u64 {
-        if self.0 == bytes {
-            return crate::sync::launder(self.0);
-        }
-        self.0 = match self.0.checked_sub(DISTRUST_ONE) {
-            None => DISTRUST_RECORDS * DISTRUST_ONE,
-            Some(last) if last < DISTRUST_ONE => bytes,
-            Some(less) => less,
-        };
-        bytes
     }
 }
 

@@ -63,6 +63,7 @@ mod record;
 #[cfg(not(loom))]
 mod region;
 mod slot;
+mod stride;
 mod sync;
 mod wait;
 
