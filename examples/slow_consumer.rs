@@ -27,7 +27,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     producer.try_publish(b"order")?; // gone, and no longer in the way
 
     // Lossy: the publisher never waits, and a subscriber that was lapped knows by how much.
-    let (mut producer, streams) = RingOptions::new().mode(Mode::Lossy).capacity_bytes(4096).heap()?;
+    let (mut producer, streams) =
+        RingOptions::new().mode(Mode::Lossy).capacity_bytes(4096).heap()?;
     let mut reader = streams.subscribe("dashboard", Start::Oldest)?;
     for _ in 0..1000 {
         producer.try_publish(b"tick")?;

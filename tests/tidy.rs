@@ -202,6 +202,8 @@ fn the_house_is_tidy() {
         let is_test = path.contains("tests/") || path.contains("fuzz/");
         let mut problems = opens_with_its_contract(text);
         problems.extend(fits_the_screen(text));
+        // A test file may be as long as what it tests asks for.
+        problems.retain(|problem| !(is_test && problem.ends_with("lines, at most 600")));
         if path != "tests/tidy.rs" {
             problems.extend(has_nothing_banned(text));
         }

@@ -62,7 +62,8 @@ pub(crate) const STATE_CLOSED: u64 = 2;
 /// and one claim at a time:
 ///
 /// ```compile_fail,E0499
-/// # let (mut producer, _ring) = gapless_shm::RingOptions::new().capacity_bytes(4096).heap().unwrap();
+/// # use gapless_shm::RingOptions;
+/// # let (mut producer, _ring) = RingOptions::new().capacity_bytes(4096).heap().unwrap();
 /// let first = producer.claim(8).unwrap();
 /// let second = producer.claim(8).unwrap();
 /// first.commit();

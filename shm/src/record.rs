@@ -66,8 +66,8 @@ impl CommitWord {
         (self.0 ^ (sequence << 32 | COMMITTED)) >> 31 == 0
     }
 
-    /// Whether this is no ordinary record: padding, a reserved bit set, or a length beyond `max`. One
-    /// comparison for all, since those bits are above the length.
+    /// Whether this is no ordinary record: padding, a reserved bit set, or a length beyond `max`.
+    /// One comparison for all, since those bits are above the length.
     #[inline(always)]
     pub(crate) fn is_odd_or_longer_than(self, max: usize) -> bool {
         self.0 & (PADDING | RESERVED | LENGTH_MASK) > max as u64

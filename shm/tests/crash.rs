@@ -1,5 +1,6 @@
 //! Death at random points: producers and consumers are killed (SIGKILL) and stopped (SIGSTOP) while
-//! they run flat out, and nothing committed is lost, nothing uncommitted is seen, nobody is held up.
+//! they run flat out, and nothing committed is lost, nothing uncommitted is seen, nobody is held
+//! up.
 //!
 //! `GAPLESS_KILLS` sets how many kills of each kind, `GAPLESS_SEED` repeats a run's choices.
 

@@ -14,7 +14,7 @@ fn publish_all(producer: &mut Producer<Heap>) {
     while producer.next_sequence() <= MESSAGES {
         let sequence = producer.next_sequence();
         fill(sequence, &mut buffer);
-        let published = if sequence % 3 == 0 {
+        let published = if sequence.is_multiple_of(3) {
             producer.claim(buffer.len()).map(|mut claim| {
                 claim.copy_from_slice(&buffer);
                 claim.commit()

@@ -303,8 +303,8 @@ fn child() {
             let line = maps.lines().find(|line| line.contains("r.ring")).unwrap();
             let start = usize::from_str_radix(line.split('-').next().unwrap(), 16).unwrap();
             let at = std::ptr::with_exposed_provenance_mut::<u8>(start + data);
-            // SAFETY: the address is mapped, by the consumer, which lives; nobody else uses the byte.
-            // The write is meant to be refused by the memory protection.
+            // SAFETY: the address is mapped, by the consumer, which lives; nobody else uses the
+            // byte. The write is meant to be refused by the memory protection.
             unsafe { at.write_volatile(1) };
         }
         "denied" => {

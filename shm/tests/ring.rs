@@ -13,15 +13,9 @@ fn dir() -> TempDir {
 #[test]
 fn messages_arrive_in_order_over_many_laps_and_all_sizes() {
     let dir = dir();
-    let options = RingOptions::new()
-        .directory(dir.path())
-        .capacity_bytes(4096);
+    let options = RingOptions::new().directory(dir.path()).capacity_bytes(4096);
     let mut producer = options.max_message_bytes(1500).open("a").unwrap();
-    let mut consumer = ConsumerOptions::new()
-        .directory(dir.path())
-        .name("c")
-        .attach("a")
-        .unwrap();
+    let mut consumer = ConsumerOptions::new().directory(dir.path()).name("c").attach("a").unwrap();
     let mut expected = 1;
     for round in 0..20_000u64 {
         let len = (round * 7919 % 1501) as usize;
@@ -46,15 +40,9 @@ fn messages_arrive_in_order_over_many_laps_and_all_sizes() {
 #[test]
 fn lossy_ring_counts_what_was_missed_exactly() {
     let dir = dir();
-    let options = RingOptions::new()
-        .directory(dir.path())
-        .capacity_bytes(4096)
-        .mode(Mode::Lossy);
+    let options = RingOptions::new().directory(dir.path()).capacity_bytes(4096).mode(Mode::Lossy);
     let mut producer = options.open("a").unwrap();
-    let mut consumer = ConsumerOptions::new()
-        .directory(dir.path())
-        .attach("a")
-        .unwrap();
+    let mut consumer = ConsumerOptions::new().directory(dir.path()).attach("a").unwrap();
     for n in 1..=1000u64 {
         assert_eq!(producer.try_publish(&n.to_le_bytes()), Ok(n));
     }
@@ -83,16 +71,11 @@ fn lossy_ring_counts_what_was_missed_exactly() {
 #[test]
 fn producer_restart_continues_and_a_second_one_is_refused() {
     let dir = dir();
-    let options = RingOptions::new()
-        .directory(dir.path())
-        .capacity_bytes(4096);
+    let options = RingOptions::new().directory(dir.path()).capacity_bytes(4096);
     let mut consumer;
     {
         let mut producer = options.open("a").unwrap();
-        consumer = ConsumerOptions::new()
-            .directory(dir.path())
-            .attach("a")
-            .unwrap();
+        consumer = ConsumerOptions::new().directory(dir.path()).attach("a").unwrap();
         for _ in 0..5 {
             producer.try_publish(b"x").unwrap();
         }
@@ -109,11 +92,7 @@ fn producer_restart_continues_and_a_second_one_is_refused() {
     assert_eq!(consumer.producer_status(), ProducerStatus::Alive);
     assert_eq!(producer.try_publish(b"y"), Ok(6));
     let mut got = Vec::new();
-    consumer
-        .poll(100, |message| {
-            got.push((message.sequence, message.payload.to_vec()))
-        })
-        .unwrap();
+    consumer.poll(100, |message| got.push((message.sequence, message.payload.to_vec()))).unwrap();
     assert_eq!(got.len(), 6);
     assert_eq!(got[5], (6, b"y".to_vec()));
 }
@@ -121,42 +100,26 @@ fn producer_restart_continues_and_a_second_one_is_refused() {
 #[test]
 fn joins_at_oldest_at_a_sequence_and_now() {
     let dir = dir();
-    let options = RingOptions::new()
-        .directory(dir.path())
-        .capacity_bytes(1 << 16);
+    let options = RingOptions::new().directory(dir.path()).capacity_bytes(1 << 16);
     let mut producer = options.open("a").unwrap();
     for n in 1..=100_000u64 {
         producer.try_publish(&n.to_le_bytes()).unwrap();
     }
-    let attach = |start| {
-        ConsumerOptions::new()
-            .directory(dir.path())
-            .start(start)
-            .attach("a")
-    };
+    let attach = |start| ConsumerOptions::new().directory(dir.path()).start(start).attach("a");
     let now = attach(Start::Now).unwrap();
     assert_eq!(now.next_sequence(), 100_001);
     let oldest = attach(Start::Oldest).unwrap().next_sequence();
-    assert!(
-        (100_001 - 1024..=100_001 - 1024 + 40).contains(&oldest),
-        "{oldest}"
-    );
+    assert!((100_001 - 1024..=100_001 - 1024 + 40).contains(&oldest), "{oldest}");
     let mut at = attach(Start::Sequence(99_500)).unwrap();
-    at.poll(1, |message| assert_eq!(message.sequence, 99_500))
-        .unwrap();
+    at.poll(1, |message| assert_eq!(message.sequence, 99_500)).unwrap();
     let gone = attach(Start::Sequence(5)).err().unwrap();
-    assert!(
-        matches!(gone, RingError::SequenceGone { wanted: 5, .. }),
-        "{gone}"
-    );
+    assert!(matches!(gone, RingError::SequenceGone { wanted: 5, .. }), "{gone}");
     let mut future = attach(Start::Sequence(100_010)).unwrap();
     for n in 100_001..=100_012u64 {
         producer.try_publish(&n.to_le_bytes()).unwrap();
     }
     let mut seen = Vec::new();
-    future
-        .poll(100, |message| seen.push(message.sequence))
-        .unwrap();
+    future.poll(100, |message| seen.push(message.sequence)).unwrap();
     assert_eq!(seen, [100_010, 100_011, 100_012]);
     let inspector = Inspector::open_file(&ring_path(dir.path(), "a").unwrap()).unwrap();
     let verified = inspector.verify(|_| {}).unwrap();
@@ -167,21 +130,14 @@ fn joins_at_oldest_at_a_sequence_and_now() {
 #[test]
 fn a_batch_appears_at_once_or_not_at_all() {
     let dir = dir();
-    let options = RingOptions::new()
-        .directory(dir.path())
-        .capacity_bytes(4096);
+    let options = RingOptions::new().directory(dir.path()).capacity_bytes(4096);
     let mut producer = options.open("a").unwrap();
-    let mut consumer = ConsumerOptions::new()
-        .directory(dir.path())
-        .attach("a")
-        .unwrap();
+    let mut consumer = ConsumerOptions::new().directory(dir.path()).attach("a").unwrap();
     let mut expected = 1;
     for round in 0..1000u64 {
         let mut batch = producer.batch();
         for i in 0..round % 7 {
-            batch
-                .push(&vec![i as u8; (round * 31 % 300) as usize])
-                .unwrap();
+            batch.push(&vec![i as u8; (round * 31 % 300) as usize]).unwrap();
         }
         if round % 3 == 0 {
             drop(batch);
@@ -204,27 +160,19 @@ fn a_batch_appears_at_once_or_not_at_all() {
             break error;
         }
     };
-    assert!(matches!(
-        error,
-        PublishError::BatchTooLong { .. } | PublishError::Backpressure { .. }
-    ));
+    assert!(matches!(error, PublishError::BatchTooLong { .. } | PublishError::Backpressure { .. }));
     assert!(batch.commit() >= 5);
 }
 
 #[test]
 fn listing_and_removing() {
     let dir = dir();
-    let options = RingOptions::new()
-        .directory(dir.path())
-        .capacity_bytes(4096);
+    let options = RingOptions::new().directory(dir.path()).capacity_bytes(4096);
     let producer = options.create("b").unwrap();
     let _other = options.create("a").unwrap();
     assert_eq!(list(dir.path()).unwrap(), ["a", "b"]);
     assert!(matches!(options.create("a"), Err(RingError::Exists { .. })));
-    assert!(matches!(
-        remove(dir.path(), "b", false),
-        Err(RingError::ProducerAlive { .. })
-    ));
+    assert!(matches!(remove(dir.path(), "b", false), Err(RingError::ProducerAlive { .. })));
     drop(producer);
     remove(dir.path(), "b", false).unwrap();
     assert_eq!(list(dir.path()).unwrap(), ["a"]);
