@@ -158,7 +158,7 @@ pub(crate) fn mutate(data: &[u8]) {
             }
             // Anything but the header page, which nobody reads again.
             _ => {
-                let offset = 4096 + (input.number::<2>() % (FILE_BYTES - 4096)) & !7;
+                let offset = (4096 + input.number::<2>() % (FILE_BYTES - 4096)) & !7;
                 let word = input.number::<8>();
                 file.write_all_at(&word.to_le_bytes(), offset).expect("room in the file");
             }
