@@ -79,7 +79,7 @@ impl<A: Agent + Send + 'static> AgentRunner<A> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let (pinned, outcome) = mpsc::channel();
-        let name = agent.name().to_owned();
+        let name = agent.name().replace('\0', ""); // which no thread's name may have
         let body = move || {
             let result = options.core.map_or(Ok(()), pin_current_thread);
             let failed = result.is_err();
@@ -179,6 +179,32 @@ mod tests {
         let (probe, outcome) = runner.stop();
         assert!(outcome.is_ok() && probe.cycles >= 1);
         assert_eq!(probe.thread_name.as_deref(), Some("probe"));
+    }
+
+    #[test]
+    fn a_pinned_thread_can_start_an_agent_on_another_core() {
+        for core in crate::available_cores() {
+            pin_current_thread(crate::available_cores()[0]).unwrap();
+            let options = RunnerOptions { core: Some(core), wait: WaitStrategy::SpinYield };
+            let runner = AgentRunner::spawn(probe(usize::MAX), options).unwrap();
+            assert!(runner.stop().1.is_ok());
+        }
+    }
+
+    #[test]
+    fn a_name_may_be_anything() {
+        struct Odd;
+        impl Agent for Odd {
+            type Error = std::convert::Infallible;
+            fn name(&self) -> &str {
+                "odd\0name"
+            }
+            fn duty_cycle(&mut self) -> Result<usize, Self::Error> {
+                Ok(0)
+            }
+        }
+        let runner = AgentRunner::spawn(Odd, RunnerOptions::default()).unwrap();
+        assert!(runner.stop().1.is_ok());
     }
 
     #[test]

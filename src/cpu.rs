@@ -1,12 +1,19 @@
 //! Cores: which there are, and pinning a thread to one.
 
+use std::sync::OnceLock;
+
 use core_affinity::CoreId;
 
 use crate::error::PinError;
 
 /// Cores that this process may use, by number; empty if the system does not tell.
+///
+/// As they were when this process first asked (pinning asks before it pins): a thread that has
+/// pinned itself sees only its own core, and so would the threads that it starts.
 pub fn available_cores() -> Vec<usize> {
-    core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect()
+    static FIRST_ANSWER: OnceLock<Vec<usize>> = OnceLock::new();
+    let ask = || core_affinity::get_core_ids().unwrap_or_default();
+    FIRST_ANSWER.get_or_init(|| ask().into_iter().map(|core| core.id).collect()).clone()
 }
 
 /// Pins the calling thread to a core.

@@ -17,7 +17,7 @@ pub enum Error {
 
 /// An address could not be read. Its text shows the address with the offending part underlined.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{reason}\n  {address}\n  {:indent$}{}", "", "^".repeat((*.len).max(1)), indent = .start)]
+#[error("{reason}\n  {address}\n  {}{}", " ".repeat(*.start), "^".repeat((*.len).max(1)))]
 pub struct AddressError {
     /// The address as given.
     pub address: String,

@@ -15,6 +15,7 @@ use gapless_shm::{Flags, Memory, Message, Producer, PublishError};
 /// # let mut consumer = ring.subscribe("reader", Start::Oldest)?;
 /// let mut fragments = Fragments::new(&[7; 1200]);
 /// assert_eq!(fragments.try_publish(&mut producer), Ok(3)); // 512 bytes a record
+/// assert_eq!(fragments.try_publish(&mut producer), Ok(3)); // done is done
 ///
 /// let mut reassembler = Reassembler::new(1 << 20);
 /// consumer.poll(10, |message| {
@@ -31,12 +32,14 @@ use gapless_shm::{Flags, Memory, Message, Producer, PublishError};
 pub struct Fragments<'a> {
     rest: &'a [u8],
     begun: bool,
+    /// Sequence of the last record, once all is published.
+    done: Option<u64>,
 }
 
 impl<'a> Fragments<'a> {
     /// All of `payload` is still to be published.
     pub fn new(payload: &'a [u8]) -> Self {
-        Self { rest: payload, begun: false }
+        Self { rest: payload, begun: false, done: None }
     }
 
     /// Bytes not yet published.
@@ -45,7 +48,7 @@ impl<'a> Fragments<'a> {
     }
 
     /// Publishes as much as there is room for; returns the sequence number of the last record once
-    /// all is published.
+    /// all is published, and from then on publishes nothing more.
     ///
     /// # Errors
     /// [`PublishError::Backpressure`]: call again later, it goes on where it stopped.
@@ -53,6 +56,9 @@ impl<'a> Fragments<'a> {
         &mut self,
         producer: &mut Producer<M>,
     ) -> Result<u64, PublishError> {
+        if let Some(sequence) = self.done {
+            return Ok(sequence);
+        }
         loop {
             let (now, later) =
                 self.rest.split_at(self.rest.len().min(producer.max_message_bytes()));
@@ -65,6 +71,7 @@ impl<'a> Fragments<'a> {
             let sequence = producer.try_publish_flagged(now, flags)?;
             (self.rest, self.begun) = (later, true);
             if later.is_empty() {
+                self.done = Some(sequence);
                 return Ok(sequence);
             }
         }

@@ -32,7 +32,8 @@ use crate::subscriber::Subscriber;
 /// ```
 #[derive(Default)]
 pub struct Merge {
-    streams: Vec<Stream>,
+    /// A removed stream leaves its place empty, so that the others keep their numbers.
+    streams: Vec<Option<Stream>>,
     /// Stream that the next poll starts with.
     next: usize,
     /// An error that came up behind messages of other streams: told by the next poll.
@@ -62,34 +63,47 @@ impl Merge {
     }
 
     /// Adds a stream that may deliver up to `quota` messages in its turn (at least 1), and returns
-    /// its number: 0 for the first.
+    /// its number: the lowest that no stream has, 0 for the first.
     pub fn add(&mut self, subscriber: Subscriber, quota: usize) -> usize {
-        self.streams.push(Stream { subscriber, quota: quota.max(1) });
+        let stream = Some(Stream { subscriber, quota: quota.max(1) });
+        if let Some(number) = self.streams.iter().position(Option::is_none) {
+            self.streams[number] = stream;
+            return number;
+        }
+        self.streams.push(stream);
         self.streams.len() - 1
+    }
+
+    /// Takes a stream out and gives its subscription back; the others keep their numbers. An error
+    /// of it that has not been told yet is dropped.
+    pub fn remove(&mut self, stream: usize) -> Option<Subscriber> {
+        let removed = self.streams.get_mut(stream)?.take()?;
+        self.pending = self.pending.filter(|pending| pending.stream != stream);
+        Some(removed.subscriber)
     }
 
     /// Number of streams.
     pub fn len(&self) -> usize {
-        self.streams.len()
+        self.streams.iter().flatten().count()
     }
 
     /// Whether there is no stream.
     pub fn is_empty(&self) -> bool {
-        self.streams.is_empty()
+        self.len() == 0
     }
 
     /// One of the subscriptions.
     pub fn subscriber(&mut self, stream: usize) -> Option<&mut Subscriber> {
-        self.streams.get_mut(stream).map(|stream| &mut stream.subscriber)
+        self.streams.get_mut(stream)?.as_mut().map(|stream| &mut stream.subscriber)
     }
 
     /// Hands up to `limit` messages to `handler`, with the number of the stream each came from, and
     /// returns how many. Goes round until all streams are empty or the limit is reached.
     ///
     /// # Errors
-    /// As for [`Subscriber::poll`], naming the stream. Every error is reported once per occurrence;
-    /// a stream that cannot be read any further reports its error in each poll that finds
-    /// nothing else.
+    /// As for [`Subscriber::poll`], naming the stream. An error that comes up behind messages of other
+    /// streams is told by the next poll. A stream that cannot be read any further reports its
+    /// error whenever its turn comes: [`remove`](Self::remove) it.
     pub fn poll(
         &mut self,
         limit: usize,
@@ -103,7 +117,10 @@ impl Merge {
         while handled < limit && empty_in_a_row < self.streams.len() {
             let at = self.next;
             self.next = (at + 1) % self.streams.len();
-            let Stream { subscriber, quota } = &mut self.streams[at];
+            let Some(Stream { subscriber, quota }) = &mut self.streams[at] else {
+                empty_in_a_row += 1;
+                continue;
+            };
             let turn = (*quota).min(limit - handled);
             match subscriber.poll(turn, |message| handler(at, message)) {
                 Ok(0) => empty_in_a_row += 1,
@@ -122,5 +139,60 @@ impl Merge {
             }
         }
         Ok(handled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Publisher;
+
+    #[test]
+    fn streams_come_and_go_and_none_starves() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| format!("shm:{name}?capacity=4K&dir={}", dir.path().display());
+        let mut publishers: Vec<_> =
+            ["a", "b", "c"].map(|name| Publisher::open(&at(name)).unwrap()).into();
+        let mut merge = Merge::new();
+        for (number, name) in ["a", "b", "c"].into_iter().enumerate() {
+            assert_eq!(merge.add(Subscriber::open(&at(name)).unwrap(), 3), number);
+        }
+        for publisher in &mut publishers {
+            for _ in 0..20 {
+                publisher.try_publish(b"x").unwrap();
+            }
+        }
+        let mut seen = [0; 3];
+        assert_eq!(merge.poll(18, |stream, _| seen[stream] += 1), Ok(18));
+        assert_eq!(seen, [6, 6, 6]);
+        assert!(merge.remove(1).is_some() && merge.remove(1).is_none());
+        assert_eq!(merge.len(), 2);
+        assert_eq!(merge.poll(100, |stream, _| seen[stream] += 1), Ok(28));
+        assert_eq!(seen, [20, 6, 20]);
+        assert_eq!(merge.add(Subscriber::open(&at("b")).unwrap(), 3), 1);
+        assert_eq!(merge.poll(100, |stream, _| seen[stream] += 1), Ok(20));
+        assert_eq!(seen, [20, 26, 20]);
+    }
+
+    #[test]
+    fn an_error_behind_messages_is_told_next_and_stops_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str, more: &str| {
+            format!("shm:{name}?capacity=4K&dir={}{more}", dir.path().display())
+        };
+        let mut sound = Publisher::open(&at("sound", "")).unwrap();
+        let mut lossy = Publisher::open(&at("lossy", "&mode=lossy")).unwrap();
+        let mut merge = Merge::new();
+        merge.add(Subscriber::open(&at("sound", "")).unwrap(), 8);
+        merge.add(Subscriber::open(&at("lossy", "")).unwrap(), 8);
+        sound.try_publish(b"x").unwrap();
+        for _ in 0..1000 {
+            lossy.try_publish(b"y").unwrap();
+        }
+        assert_eq!(merge.poll(100, |stream, _| assert_eq!(stream, 0)), Ok(1));
+        let error = merge.poll(100, |_, _| ()).unwrap_err();
+        assert_eq!(error.stream, 1);
+        assert!(matches!(error.error, PollError::Lapped { missed, .. } if missed > 900));
+        assert!(merge.poll(100, |stream, _| assert_eq!(stream, 1)).unwrap() > 0);
     }
 }

@@ -22,7 +22,7 @@ const SHM_FLOORS: &[&[&str]] = &[
     &["stride"],
     &["region"],
     &["claim", "producer"],
-    &["consumer"],
+    &["consumer", "copying"],
     &["wait"],
     &["directory"],
     &["options"],

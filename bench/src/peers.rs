@@ -3,6 +3,8 @@
 //! Those that cannot leave the process run between two threads, which spares them what a ring
 //! between processes must do; the names of their cases say so in `bench/README.md`.
 
+#[cfg(feature = "aeron")]
+mod aeron;
 mod crossbeam;
 mod disruptor;
 #[cfg(feature = "iceoryx2")]
@@ -14,6 +16,8 @@ mod zeromq;
 
 use crate::link::CAPACITY_BYTES;
 
+#[cfg(feature = "aeron")]
+pub(crate) use aeron::AeronIpc;
 pub(crate) use crossbeam::{Array, Channel};
 pub(crate) use disruptor::Disruptor;
 #[cfg(feature = "iceoryx2")]

@@ -20,7 +20,9 @@ pub(crate) struct Place {
 /// Largest position a stream may reach: 4 EiB, centuries at memory speed.
 const POSITION_MAX: u64 = 1 << 62;
 /// Largest sequence number a stream may reach.
-pub(crate) const SEQUENCE_MAX: u64 = 1 << 63;
+const SEQUENCE_MAX: u64 = 1 << 63;
+/// Largest first sequence of a stream: leaves it 2^62 messages.
+pub(crate) const FIRST_SEQUENCE_MAX: u64 = 1 << 62;
 /// Marks an index entry that is being rewritten.
 const REWRITING: u64 = u64::MAX;
 /// Readers give up after this many pairs were rewritten under them; each takes the producer at
@@ -101,11 +103,12 @@ pub(crate) fn find_place<M: Memory>(
     if sequence.is_some_and(|n| n >= newest.sequence) {
         return newest;
     }
-    let wanted = sequence.unwrap_or(0);
-    let best = indexed(memory, g, newest)
-        .filter(|place| place.sequence <= wanted)
-        .max_by_key(|place| place.position);
-    best.or_else(|| indexed(memory, g, newest).min_by_key(|place| place.position)).unwrap_or(newest)
+    let at_or_before = |n| {
+        let places = indexed(memory, g, newest).filter(move |place| place.sequence <= n);
+        places.max_by_key(|place| place.position)
+    };
+    let oldest = || indexed(memory, g, newest).min_by_key(|place| place.position);
+    sequence.and_then(at_or_before).or_else(oldest).unwrap_or(newest)
 }
 
 /// The first indexed place at or behind `position`.

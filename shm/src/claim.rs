@@ -26,6 +26,8 @@ use crate::sync::Ordering;
 #[must_use = "a claim that is dropped publishes nothing"]
 pub struct Claim<'a, M: Memory = Mapped> {
     producer: &'a mut Producer<M>,
+    /// Where the message is written on memories that are not written in place; else empty.
+    aside: Vec<u8>,
     len: usize,
     flags: Flags,
     committed: bool,
@@ -33,7 +35,8 @@ pub struct Claim<'a, M: Memory = Mapped> {
 
 impl<'a, M: Memory> Claim<'a, M> {
     pub(crate) fn new(producer: &'a mut Producer<M>, len: usize) -> Self {
-        Self { producer, len, flags: Flags::WHOLE, committed: false }
+        let aside = if M::IN_PLACE { Vec::new() } else { vec![0; len] };
+        Self { producer, aside, len, flags: Flags::WHOLE, committed: false }
     }
 
     /// Shortens the message to `len` bytes; a longer `len` changes nothing.
@@ -52,7 +55,14 @@ impl<'a, M: Memory> Claim<'a, M> {
         self.committed = true;
         let producer = &mut *self.producer;
         let end = producer.head.position + producer.geometry.record_bytes(self.len);
-        producer.commit(end, self.len, self.flags, |_, _| ())
+        let aside = &self.aside[..if M::IN_PLACE { 0 } else { self.len }];
+        producer.commit(end, self.len, self.flags, |memory, offset| {
+            if !M::IN_PLACE {
+                // SAFETY: the claimed range lies between head and frontier; the claim borrows the
+                // one producer exclusively.
+                unsafe { memory.copy_in(offset, aside) }
+            }
+        })
     }
 
     fn payload_offset(&self) -> usize {
@@ -65,6 +75,9 @@ impl<M: Memory> Deref for Claim<'_, M> {
 
     #[inline]
     fn deref(&self) -> &[u8] {
+        if !M::IN_PLACE {
+            return &self.aside[..self.len];
+        }
         // SAFETY: the claimed range lies between head and frontier, where only this producer
         // writes, and the claim borrows that producer exclusively.
         unsafe { self.producer.memory.bytes(self.payload_offset(), self.len) }
@@ -74,6 +87,9 @@ impl<M: Memory> Deref for Claim<'_, M> {
 impl<M: Memory> DerefMut for Claim<'_, M> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
+        if !M::IN_PLACE {
+            return &mut self.aside[..self.len];
+        }
         // SAFETY: as for `deref`; `&mut self` excludes any other slice of the range.
         unsafe { self.producer.memory.bytes_mut(self.payload_offset(), self.len) }
     }

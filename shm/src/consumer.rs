@@ -25,6 +25,8 @@ const CURSOR_BATCH_BYTES: u64 = 4096;
 /// Attempts to join at a place that a flat-out producer keeps overwriting.
 const JOIN_ATTEMPTS: usize = if cfg!(loom) { 2 } else { 1000 };
 
+/// Messages in front of the first wanted one that one poll passes over at most.
+pub(crate) const PASSED_OVER_MAX: usize = 4096;
 /// A consumer looks for trouble after this many polls that found nothing.
 const EMPTY_POLLS_CHECKED: u32 = 256;
 
@@ -45,8 +47,8 @@ pub struct Message<'a> {
 pub enum Start {
     /// At the oldest message still in the ring.
     ///
-    /// That is the oldest one that the ring's index still points to: up to 1/64 of the ring (at
-    /// most 16 KiB on large ones) may be given up.
+    /// That is the oldest one that the ring's index still points to: up to 1/256 of the ring and
+    /// 16 KiB more may be given up (1/32 of a ring below 1 MiB).
     Oldest,
     /// At this sequence number; one in the future is waited for.
     Sequence(u64),
@@ -59,7 +61,9 @@ pub enum Start {
 pub enum ProducerStatus {
     /// It holds its lease.
     Alive,
-    /// It closed the stream in order; what it published can still be read.
+    /// It closed the stream in order; what it published can still be read. Ask *before* a poll that
+    /// finds nothing to know that it was the last: a message may come between that poll and a later
+    /// question.
     Closed,
     /// It died, or its host process did; what it committed can still be read, and a new producer
     /// may carry on.
@@ -95,20 +99,22 @@ pub(crate) struct Join<'a> {
 /// consumer.poll(1, |message| kept.push(message.payload)).unwrap();
 /// ```
 pub struct Consumer<M: Memory = Mapped> {
-    memory: M,
-    geometry: Geometry,
+    pub(crate) memory: M,
+    pub(crate) geometry: Geometry,
     /// The next message's place.
-    next: Place,
+    pub(crate) next: Place,
     /// Cursor position as last written to the slot.
-    published: u64,
-    cursor_batch: u64,
-    slot: Option<Slot>,
+    pub(crate) published: u64,
+    pub(crate) cursor_batch: u64,
+    pub(crate) slot: Option<Slot>,
     /// Where messages are copied before they are handed out; empty on the zero-copy path.
-    buffer: Box<[u8]>,
+    pub(crate) buffer: Box<[u8]>,
+    /// Whether the producer was told to wait for this consumer.
+    pub(crate) gates: bool,
     /// Whether messages are handed out as slices of the ring from now on.
     in_place: bool,
     /// Messages below this are passed over: the consumer asked to start there.
-    first_wanted: u64,
+    pub(crate) first_wanted: u64,
     empty_polls: u32,
     stride: Stride,
     not_sync: PhantomData<Cell<()>>,
@@ -116,14 +122,15 @@ pub struct Consumer<M: Memory = Mapped> {
 
 impl<M: Memory> Consumer<M> {
     pub(crate) fn join(memory: M, geometry: Geometry, join: &Join<'_>) -> Result<Self, RingError> {
-        let gating = join.owner.gating && join.slot.is_some();
-        let copies = !gating || geometry.lossy || geometry.evictable;
+        let gates = join.owner.gating && join.slot.is_some();
+        let copies = !gates || geometry.lossy || geometry.evictable;
         let mut consumer = Self {
             next: Place { position: 0, sequence: 0 },
             published: 0,
             cursor_batch: CURSOR_BATCH_BYTES.min(geometry.capacity / 8),
             slot: None,
             buffer: if copies { vec![0; geometry.max_message].into() } else { Box::default() },
+            gates,
             in_place: false,
             first_wanted: 0,
             empty_polls: 0,
@@ -232,9 +239,9 @@ impl<M: Memory> Consumer<M> {
         self.next.sequence.max(self.first_wanted)
     }
 
-    /// Whether the producer waits for this consumer (lossless rings).
+    /// Whether the producer waits for this consumer: on a lossless ring, until it is evicted.
     pub fn is_gating(&self) -> bool {
-        self.slot.is_some() && !self.geometry.lossy
+        self.gates && !self.was_evicted()
     }
 
     /// Hands up to `limit` messages to `handler`, in order, and returns how many it handed over.
@@ -288,7 +295,8 @@ impl<M: Memory> Consumer<M> {
             fence(Ordering::Acquire); // pairs with: COMMIT
             let bytes = g.record_bytes(word.len());
             if word.is_odd_or_longer_than(g.max_message) || !g.fits_lap(position, bytes) {
-                odd = !word.is_padding() || g.fits_lap(position, g.capacity);
+                let at_lap_start = g.fits_lap(position, g.capacity);
+                odd = !word.is_padding() || word.has_reserved_bits() || at_lap_start;
                 if odd {
                     break;
                 }
@@ -296,7 +304,9 @@ impl<M: Memory> Consumer<M> {
                 continue;
             }
             // SAFETY: the record is committed, lies within the data (checked above) and at or
-            // above our published cursor, so the producer does not write it while this lives.
+            // above our published cursor, so the producer does not write it while this lives. Like
+            // every slice of shared memory, it relies on all who may write the file keeping to
+            // the protocol: see the crate's "Trust".
             let payload = unsafe { memory.bytes(offset + RECORD_HEADER_BYTES, word.len()) };
             handler(Message { sequence, payload, flags: word.flags() });
             count += 1;
@@ -318,7 +328,7 @@ impl<M: Memory> Consumer<M> {
     /// nothing is wrong: a consumer set aside by the producer, or a damaged ring, looks like an
     /// idle one.
     #[inline(always)]
-    fn found_nothing(&mut self) -> Result<usize, PollError> {
+    pub(crate) fn found_nothing(&mut self) -> Result<usize, PollError> {
         self.empty_polls = self.empty_polls.wrapping_add(1);
         if self.empty_polls.is_multiple_of(EMPTY_POLLS_CHECKED) {
             return self.look_closer().map_or(Ok(0), Err);
@@ -345,7 +355,10 @@ impl<M: Memory> Consumer<M> {
 
     /// Moves to the message that this consumer asked to start with, as far as the stream has come.
     fn pass_over_unwanted(&mut self) {
-        while self.next.sequence < self.first_wanted {
+        for _ in 0..PASSED_OVER_MAX {
+            if self.next.sequence >= self.first_wanted {
+                break;
+            }
             let mut place = self.next;
             let Step::Record(word) = checkpoint::step(&self.memory, &self.geometry, &mut place)
             else {
@@ -357,125 +370,8 @@ impl<M: Memory> Consumer<M> {
         self.in_place = self.next.sequence >= self.first_wanted;
     }
 
-    /// `poll` through the private buffer, validating each copy.
-    fn poll_copying(
-        &mut self,
-        limit: usize,
-        handler: &mut impl FnMut(Message<'_>),
-    ) -> Result<usize, PollError> {
-        let mut count = 0;
-        let mut overruns = 0;
-        let mut result = Ok(());
-        while count < limit {
-            let mut place = self.next;
-            let step = checkpoint::step(&self.memory, &self.geometry, &mut place);
-            if let Step::Record(word) = step {
-                let offset = self.geometry.offset(place.position) + RECORD_HEADER_BYTES;
-                self.memory.copy_out(offset, &mut self.buffer[..word.len()]);
-            }
-            // pairs with: FRONTIER. If a byte of the copy, or the word, was the producer's next
-            // lap, the frontier read below says so.
-            #[cfg(not(weaken_validate))]
-            fence(Ordering::Acquire);
-            if self.next.position < checkpoint::oldest_position(&self.memory, &self.geometry) {
-                if count > 0 {
-                    break; // told by the next poll
-                }
-                result = self.overrun().map_or(Ok(()), Err);
-                overruns += 1;
-                if result.is_err() || overruns > 1 {
-                    break;
-                }
-                continue;
-            }
-            match step {
-                Step::Record(word) => {
-                    if place.sequence >= self.first_wanted {
-                        let payload = &self.buffer[..word.len()];
-                        let flags = word.flags();
-                        handler(Message { sequence: place.sequence, payload, flags });
-                        count += 1;
-                    }
-                    self.next = place.after(&self.geometry, word);
-                }
-                Step::Head => {
-                    if count == 0 {
-                        result = self.found_nothing().map(|_| ());
-                    }
-                    break;
-                }
-                Step::Corrupt(word) => {
-                    if count == 0 {
-                        let position = place.position;
-                        result = Err(PollError::Corrupt { position, word: word.0 });
-                    }
-                    break;
-                }
-            }
-            if self.next.position - self.published >= self.cursor_batch {
-                self.publish_cursor();
-            }
-        }
-        if self.next.position != self.published {
-            self.publish_cursor();
-        }
-        result.map(|()| count)
-    }
-
-    /// What it means that the next message is not there, if anything.
-    #[cold]
-    #[inline(never)]
-    fn look_closer(&mut self) -> Option<PollError> {
-        let (memory, g) = (&self.memory, &self.geometry);
-        let mut place = self.next;
-        let step = checkpoint::step(memory, g, &mut place);
-        fence(Ordering::Acquire); // pairs with: FRONTIER
-        if self.next.position < checkpoint::oldest_position(memory, g) {
-            return self.overrun();
-        }
-        let Place { position, .. } = place;
-        match step {
-            Step::Record(_) => None,
-            Step::Corrupt(word) => Some(PollError::Corrupt { position, word: word.0 }),
-            Step::Head if checkpoint::is_missing(memory, g, place) => {
-                let word = memory.word(g.offset(position)).load(Ordering::Relaxed);
-                Some(PollError::Corrupt { position, word })
-            }
-            Step::Head => None,
-        }
-    }
-
-    /// The producer has overwritten the next message: go on half a ring behind it (so that it is
-    /// not lapped again at once), and say exactly what was missed.
-    #[cold]
-    #[inline(never)]
-    fn overrun(&mut self) -> Option<PollError> {
-        if self.slot.as_ref().is_some_and(|slot| slot.was_evicted(&self.memory)) {
-            return Some(PollError::Evicted { next: self.next_sequence() });
-        }
-        fence(Ordering::Acquire); // pairs with: LAPPED. The checkpoint below is not older.
-        let Some((_, newest)) = checkpoint::read_checkpoint(&self.memory) else {
-            return Some(PollError::Unsteady);
-        };
-        if newest.check(&self.geometry).is_err() || newest.sequence < self.next.sequence {
-            return Some(PollError::Corrupt { position: newest.position, word: 0 });
-        }
-        let half = newest.position.saturating_sub(self.geometry.capacity / 2);
-        let from = half.max(self.next.position); // never back, should the frontier go back
-        let resumed = checkpoint::place_at_or_after(&self.memory, &self.geometry, from, newest);
-        let missed = resumed.sequence.saturating_sub(self.next_sequence());
-        self.next = resumed;
-        if missed == 0 {
-            return None; // only messages in front of where this consumer asked to start
-        }
-        if let Some(slot) = &self.slot {
-            slot.add_missed(&self.memory, missed);
-        }
-        Some(PollError::Lapped { missed, resumed_at: resumed.sequence })
-    }
-
     #[inline(always)]
-    fn publish_cursor(&mut self) {
+    pub(crate) fn publish_cursor(&mut self) {
         self.published = self.next.position;
         if let Some(slot) = &self.slot {
             slot.publish(&self.memory, self.next);
@@ -551,7 +447,9 @@ impl<M: Memory> Drop for Progress<'_, M> {
 
 impl<M: Memory> Drop for Consumer<M> {
     fn drop(&mut self) {
-        if let Some(slot) = &self.slot {
+        if let Some(slot) = &self.slot
+            && self.memory.is_own()
+        {
             slot.free(&self.memory, &self.geometry);
         }
     }

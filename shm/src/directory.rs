@@ -70,11 +70,17 @@ pub fn list(directory: &Path) -> Result<Vec<String>, RingError> {
 /// [`RingError::ProducerAlive`] if the stream has a live producer and `force` is not set.
 pub fn remove(directory: &Path, name: &str, force: bool) -> Result<(), RingError> {
     let path = ring_path(directory, name)?;
-    if !force {
-        let file = open(&path, false)?;
-        if lease::held_by_another(&file, PRODUCER_PAGE) {
-            return Err(RingError::ProducerAlive { pid: producer_pid(&file), path });
-        }
+    if force {
+        return fs::remove_file(&path).map_err(|error| refused(error, &path, "remove"));
+    }
+    let file = open(&path, false)?;
+    // Held until the name is gone: no producer can attach in between.
+    let kept_out = lease::keep_out(&file, PRODUCER_PAGE);
+    if !kept_out.map_err(|error| refused(error, &path, "lock"))? {
+        return Err(RingError::ProducerAlive { pid: producer_pid(&file), path });
+    }
+    if !is_current(&file, &path) {
+        return Err(RingError::NotFound { path }); // removed, and perhaps made anew, meanwhile
     }
     fs::remove_file(&path).map_err(|error| refused(error, &path, "remove"))
 }
@@ -106,6 +112,12 @@ pub(crate) fn open(path: &Path, write: bool) -> Result<File, RingError> {
     Ok(file)
 }
 
+/// The user that owns a file, if that is neither this process's nor root.
+pub(crate) fn foreign_owner(file: &File) -> Option<u32> {
+    let owner = file.metadata().ok()?.uid();
+    (owner != 0 && owner != nix::unistd::geteuid().as_raw()).then_some(owner)
+}
+
 /// Whether the file behind `path` is still the one that was opened.
 pub(crate) fn is_current(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::symlink_metadata(path)) {
@@ -126,14 +138,17 @@ fn refused(error: io::Error, path: &Path, what: &'static str) -> RingError {
 /// Makes the directory if it is missing. The shared default one is open to all users, each
 /// touching only his own files (sticky, as /tmp); any other belongs to its creator.
 pub(crate) fn ensure(directory: &Path) -> Result<(), RingError> {
-    if directory.is_dir() {
-        return Ok(());
-    }
     let failed = |error| refused(error, directory, "create the directory");
     let shared = directory == Path::new(DEFAULT_DIRECTORY);
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-    made.map_err(failed)?;
-    if shared {
+    let found = fs::metadata(directory).ok().filter(fs::Metadata::is_dir);
+    if found.is_none() {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        made.map_err(failed)?;
+    }
+    // Also if somebody was killed between making it and opening it to all.
+    let own = |found: &fs::Metadata| found.uid() == nix::unistd::geteuid().as_raw();
+    let closed = |found: &fs::Metadata| found.mode() & 0o7777 == 0o700 && own(found);
+    if shared && found.as_ref().is_none_or(closed) {
         fs::set_permissions(directory, Permissions::from_mode(0o1777)).map_err(failed)?;
     }
     Ok(())
@@ -155,9 +170,19 @@ impl Unnamed {
         match unnamed {
             Ok(file) => Ok(Self { file, hidden: None }),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {
-                let hidden = directory.join(format!(".{name}.{}.new", std::process::id()));
-                let file = options.create_new(true).open(&hidden)?;
-                Ok(Self { file, hidden: Some(hidden) })
+                options.create_new(true);
+                for attempt in 0.. {
+                    let hidden = format!(".{name}.{}-{attempt}.new", std::process::id());
+                    let hidden = directory.join(hidden);
+                    match options.open(&hidden) {
+                        Ok(file) => return Ok(Self { file, hidden: Some(hidden) }),
+                        // Left by a process of our pid that was killed, or another thread's.
+                        Err(error)
+                            if error.kind() == ErrorKind::AlreadyExists && attempt < 1000 => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Err(ErrorKind::AlreadyExists.into())
             }
             Err(error) => Err(error),
         }

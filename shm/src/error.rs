@@ -82,6 +82,16 @@ pub enum RingError {
         /// What was tried.
         what: &'static str,
     },
+    /// The ring to publish into belongs to another user, who could have put it there.
+    #[error(
+        "{path} belongs to user {owner}: a publisher writes only into its own user's rings (or root's), unless created with foreign_owner(true)"
+    )]
+    ForeignOwner {
+        /// The ring's file.
+        path: PathBuf,
+        /// User id of the owner.
+        owner: u32,
+    },
     /// The file does not start with the magic of a ring.
     #[error("{path} is not a gapless ring: its first bytes are {found:02x?}")]
     BadMagic {

@@ -115,6 +115,20 @@ impl Gate {
         true
     }
 
+    /// Takes back the slots of all gating consumers that are dead: a restarted producer must not
+    /// take their cursors for limits.
+    pub(crate) fn free_dead<M: Memory>(&mut self, memory: &M, g: &Geometry) {
+        for slot in 0..g.slots {
+            let state = SlotState::load(memory, g, slot);
+            if state.is_gating()
+                && !memory.lease_held(g.slot_offset(slot))
+                && state.replace(memory, g, slot, state.freed())
+            {
+                add(memory, RECLAIMED_COUNT);
+            }
+        }
+    }
+
     /// The producer found room: the next refusal starts a new episode and checks the lease at once.
     pub(crate) fn found_room(&mut self) {
         self.refused = 0;

@@ -194,7 +194,7 @@ impl Header {
         let max = self.max_message_bytes;
         require((1..=largest).contains(&max), "max message", max as u64)?;
         let first = self.first_sequence;
-        require(first <= crate::checkpoint::SEQUENCE_MAX, "first sequence", first)?;
+        require(first <= crate::checkpoint::FIRST_SEQUENCE_MAX, "first sequence", first)?;
         let expected = self.geometry().file_bytes as u64;
         require(self.file_bytes == expected, "file length", self.file_bytes)
     }

@@ -1,8 +1,8 @@
 //! A ring in ordinary memory: for threads of one process, for Miri and for the model tests.
 //!
-//! The same algorithm as in a file, without names, leases and kernel waits. Payload bytes are
-//! copied word by word with relaxed atomics where a validating reader may race, so that the race
-//! detectors see what really happens.
+//! The same algorithm as in a file, without names, leases and kernel waits. Payloads are copied in
+//! word by word with relaxed atomics, since a validating reader may be copying the same words; for
+//! that reason a claim is written aside (in a buffer of its own) and copied in when committed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,6 +32,8 @@ impl Heap {
 impl Memory for Heap {}
 
 impl Access for Heap {
+    const IN_PLACE: bool = false;
+
     #[inline]
     fn word(&self, offset: usize) -> &AtomicU64 {
         debug_assert!(offset.is_multiple_of(8));

@@ -27,7 +27,7 @@ use crate::sync::{Ordering, fence};
 ///
 /// ```no_run
 /// let inspector = gapless_shm::Inspector::open("orders")?;
-/// let snapshot = inspector.snapshot()?;
+/// let snapshot = inspector.snapshot();
 /// for consumer in &snapshot.consumers {
 ///     println!("{} is {} messages behind", consumer.name, consumer.lag_messages);
 /// }
@@ -172,28 +172,32 @@ impl Inspector {
         self.memory.word(offset).load(Ordering::Relaxed)
     }
 
-    /// The ring as it is now.
-    ///
-    /// # Errors
-    /// [`RingError::Unsteady`] and [`RingError::BadCursor`] if the producer page makes no sense.
-    pub fn snapshot(&self) -> Result<Snapshot, RingError> {
-        let newest = self.newest()?;
-        let (head, problem) = match self.walk(newest, u64::MAX, &mut |_| {}) {
-            (place, Walked::Head) => (place, None),
-            (place, Walked::Corrupt(word)) => {
-                let position = place.position;
-                (place, Some(format!("corrupt record at position {position}: word {word:#018x}")))
+    /// The ring as it is now. What makes no sense is left at 0 and named in
+    /// [`problem`](Snapshot::problem); the rest is there all the same.
+    pub fn snapshot(&self) -> Snapshot {
+        let nowhere = Place { position: 0, sequence: 0 };
+        let (head, oldest, problem) = match self.newest() {
+            Err(error) => (nowhere, nowhere, Some(error.to_string())),
+            Ok(newest) => {
+                let (head, walked) = self.walk(newest, u64::MAX, &mut |_| {});
+                let problem = match walked {
+                    Walked::Corrupt(word) => {
+                        let position = head.position;
+                        Some(format!("corrupt record at position {position}: word {word:#018x}"))
+                    }
+                    Walked::Head | Walked::Overtaken => None,
+                };
+                let oldest = checkpoint::find_place(&self.memory, &self.geometry, None, newest);
+                (head, oldest, problem)
             }
-            (place, Walked::Overtaken) => (place, None),
         };
-        let oldest = checkpoint::find_place(&self.memory, &self.geometry, None, newest);
         let closed = self.load(PRODUCER_STATE) == STATE_CLOSED;
         let producer = match (closed, self.memory.lease_held(PRODUCER_PAGE)) {
             (true, false) => ProducerStatus::Closed,
             (_, true) => ProducerStatus::Alive,
             (false, false) => ProducerStatus::Dead,
         };
-        Ok(Snapshot {
+        Snapshot {
             producer,
             producer_pid: self.load(PRODUCER_PID) as u32,
             producer_starts: self.load(PRODUCER_STARTS),
@@ -208,7 +212,7 @@ impl Inspector {
             frontier: self.load(FRONTIER),
             consumers: self.consumers(head),
             problem,
-        })
+        }
     }
 
     fn newest(&self) -> Result<Place, RingError> {
@@ -279,7 +283,7 @@ impl Inspector {
     /// [`RingError::Unsteady`] and [`RingError::BadCursor`] if the producer page makes no sense;
     /// everything else is in [`Verified::problems`].
     pub fn verify(&self, mut progress: impl FnMut(u64)) -> Result<Verified, RingError> {
-        let newest = self.newest()?;
+        let mut newest = self.newest()?;
         let mut result = Verified::default();
         let mut start = checkpoint::find_place(&self.memory, &self.geometry, None, newest);
         result.first_sequence = start.sequence;
@@ -329,7 +333,7 @@ impl Inspector {
                 }
                 Walked::Overtaken if result.overtaken < OVERTAKEN_MAX => {
                     result.overtaken += 1;
-                    let newest = self.newest()?;
+                    newest = self.newest()?;
                     start = checkpoint::find_place(&self.memory, &self.geometry, None, newest);
                 }
                 Walked::Overtaken => return Ok(result),

@@ -3,7 +3,8 @@
 //! An open-file-description lock (`F_OFD_SETLK`, fcntl(2)) on one byte lives exactly as long as
 //! the open file: the kernel drops it when the process dies in whatever way, it works across pid
 //! namespaces, and no pid can be mistaken for another. A forked child shares its parent's open
-//! files: a lease falls when the last of them is closed.
+//! files, and so its leases: handles give them back only in the process that took them, and
+//! otherwise a lease falls when the last copy of its file is closed.
 
 use std::fs::File;
 use std::io;
@@ -24,6 +25,17 @@ fn lock_on(byte: usize) -> libc::flock {
 /// Takes the lease on a byte of the file; false if somebody else holds it.
 pub(crate) fn acquire(file: &File, byte: usize) -> io::Result<bool> {
     match fcntl(file, FcntlArg::F_OFD_SETLK(&lock_on(byte))) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Shares a byte so that nobody can take its lease; false if somebody holds it. Needs only read
+/// permission.
+pub(crate) fn keep_out(file: &File, byte: usize) -> io::Result<bool> {
+    let shared = libc::flock { l_type: libc::F_RDLCK as libc::c_short, ..lock_on(byte) };
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&shared)) {
         Ok(_) => Ok(true),
         Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
         Err(errno) => Err(errno.into()),

@@ -10,8 +10,11 @@
 //!   never seen, a dead consumer holds nobody up, and a new producer carries on with the next
 //!   sequence number. Who is alive is the kernel's word (open-file-description locks), not a
 //!   timeout's.
-//! * **No trust.** Consumers map the data read-only. Every number read from shared memory is
-//!   checked before it is used: a damaged or hostile file gives an error.
+//! * **Little trust.** Consumers map the data read-only, observers need only read permission, and
+//!   every number read from shared memory is checked before it is used: a damaged file gives an
+//!   error. Whoever has *write* permission to the file is trusted to keep to the protocol: he could
+//!   move another consumer's cursor and so have bytes overwritten that it is reading, or truncate
+//!   the file. Give that permission to those you would let stop the stream.
 //!
 //! What it deliberately is not: there is no multi-producer ring (give every writer a stream of its
 //! own and merge), no allocation or system call per message, no thread, no daemon.
@@ -41,6 +44,7 @@ compile_error!(
 mod checkpoint;
 mod claim;
 mod consumer;
+mod copying;
 #[cfg(not(loom))]
 mod directory;
 mod error;

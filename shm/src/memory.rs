@@ -12,6 +12,13 @@ pub trait Memory: Access {}
 
 /// The sealed half of [`Memory`].
 pub trait Access: Send + 'static {
+    /// Whether a producer may write payloads in place, by ordinary stores, while readers that
+    /// validate copy the same bytes by atomic loads. True where those readers have mappings of
+    /// their own: no compiler can then see both sides, and what the reader got is judged
+    /// afterwards. False where they share this very memory: such a race would be undefined, so
+    /// claims are written elsewhere and copied in.
+    const IN_PLACE: bool;
+
     /// The word at an 8-byte aligned offset.
     fn word(&self, offset: usize) -> &AtomicU64;
 
@@ -25,8 +32,8 @@ pub trait Access: Send + 'static {
     /// The bytes at `offset..offset + len`, for writing.
     ///
     /// # Safety
-    /// The caller is the ring's one producer, the range lies between its head and its frontier,
-    /// and no other slice of the range lives.
+    /// The caller is the ring's one producer, the range lies between its head and its frontier, no
+    /// other slice of the range lives, and [`IN_PLACE`](Self::IN_PLACE) holds.
     #[expect(clippy::mut_from_ref, reason = "shared memory: exclusivity is the caller's duty")]
     unsafe fn bytes_mut(&self, offset: usize, len: usize) -> &mut [u8];
 
@@ -53,6 +60,12 @@ pub trait Access: Send + 'static {
             let word = self.word(at).load(crate::sync::Ordering::Relaxed);
             rest.copy_from_slice(&word.to_le_bytes()[..rest.len()]);
         }
+    }
+
+    /// Whether this process set the handle up. A forked child holds copies of its parent's handles;
+    /// dropping those must change nothing that the parent still uses.
+    fn is_own(&self) -> bool {
+        true
     }
 
     /// Whether somebody holds the lease of the given byte of the file.

@@ -98,6 +98,8 @@ impl Mapped {
 impl Memory for Mapped {}
 
 impl Access for Mapped {
+    const IN_PLACE: bool = true;
+
     fn word(&self, offset: usize) -> &AtomicU64 {
         &self.shared.words[&offset]
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::checkpoint::{Place, SEQUENCE_MAX, write_checkpoint, write_index};
+use crate::checkpoint::{FIRST_SEQUENCE_MAX, Place, write_checkpoint, write_index};
 use crate::consumer::{Consumer, Join, Start};
 use crate::directory::{self, Unnamed};
 use crate::error::RingError;
@@ -40,8 +40,9 @@ const OPEN_ATTEMPTS: usize = 16;
 /// | `consumer_slots` | 64 | 1 … 1,024 |
 /// | `mode` | lossless | lossless, lossy |
 /// | `parkable`, `evictable` | no | |
-/// | `first_sequence` | 1 | 0 … 2^63 |
+/// | `first_sequence` | 1 | 0 … 2^62 |
 /// | `file_mode` | 0600 | |
+/// | `foreign_owner` | no | |
 /// | `directory` | `GAPLESS_DIR` or `/dev/shm/gapless` | any |
 /// | `prefault` | yes | |
 /// | `lock_memory` | if permitted | |
@@ -65,6 +66,7 @@ pub struct RingOptions {
     evictable: Option<bool>,
     first_sequence: Option<u64>,
     file_mode: Option<u32>,
+    foreign_owner: Option<bool>,
     place: Placement,
 }
 
@@ -165,6 +167,9 @@ impl RingOptions {
         /// File mode of a new ring, whatever the umask: 0600 the owner alone, 0640 and 0660 let a
         /// group observe and subscribe.
         file_mode: u32,
+        /// Whether to publish into an existing ring that belongs to another user (not root). Such a
+        /// user can truncate the file under the publisher.
+        foreign_owner: bool,
     }
     placement_setters!();
 
@@ -220,6 +225,11 @@ impl RingOptions {
     pub fn attach(&self, name: &str) -> Result<Producer, RingError> {
         let path = self.place.path(name)?;
         let file = directory::open(&path, true)?;
+        if let Some(owner) = directory::foreign_owner(&file)
+            && !self.foreign_owner.unwrap_or(false)
+        {
+            return Err(RingError::ForeignOwner { path, owner });
+        }
         let header = read_header(&file, &path)?;
         self.compare(&header, &path)?;
         let failed = |source| RingError::System { what: "lock", path: path.clone(), source };
@@ -314,8 +324,8 @@ impl RingOptions {
             return refuse("consumer_slots", slots.into(), "1 to 1024");
         }
         let first_sequence = self.first_sequence.unwrap_or(1);
-        if first_sequence > SEQUENCE_MAX {
-            return refuse("first_sequence", first_sequence, "0 to 2^63");
+        if first_sequence > FIRST_SEQUENCE_MAX {
+            return refuse("first_sequence", first_sequence, "0 to 2^62");
         }
         let mode = self.mode.unwrap_or_default();
         let evictable = self.evictable.unwrap_or(false);
@@ -386,7 +396,11 @@ fn allocate(file: &std::fs::File, path: &Path, bytes: u64) -> Result<(), RingErr
     let no_space = || RingError::NoSpace { path: path.to_path_buf(), bytes };
     let failed = |source| RingError::System { what: "allocate", path: path.to_path_buf(), source };
     let length = libc::off_t::try_from(bytes).map_err(|_| no_space())?;
-    match fallocate(file, FallocateFlags::empty(), 0, length) {
+    let mut outcome = fallocate(file, FallocateFlags::empty(), 0, length);
+    while outcome == Err(Errno::EINTR) {
+        outcome = fallocate(file, FallocateFlags::empty(), 0, length); // a signal came: go on
+    }
+    match outcome {
         Ok(()) => Ok(()),
         Err(Errno::ENOSPC | Errno::EFBIG | Errno::EDQUOT | Errno::ENOMEM) => Err(no_space()),
         Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => file.set_len(bytes).map_err(failed),

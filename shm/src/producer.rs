@@ -136,8 +136,11 @@ impl<M: Memory> Producer<M> {
         // that joined below it: raise it again, look, and take back what they do not allow.
         producer.store_frontier(frontier);
         let (memory, g, head) = (&producer.memory, &producer.geometry, producer.head.position);
-        producer.gate.rescan(memory, g, head);
-        producer.store_frontier(frontier.min(producer.gate.limit()));
+        if !g.lossy {
+            producer.gate.free_dead(memory, g);
+            producer.gate.rescan(memory, g, head);
+            producer.store_frontier(frontier.min(producer.gate.limit()));
+        }
         let set = |offset, value| producer.memory.word(offset).store(value, Ordering::Relaxed);
         set(PRODUCER_PID, u64::from(pid));
         set(PRODUCER_STATE, STATE_ACTIVE);
@@ -390,7 +393,8 @@ impl<M: Memory> Producer<M> {
     }
 
     /// Throws the consumer of a slot out, so that it no longer holds the producer up; its next poll
-    /// returns [`PollError::Evicted`](crate::PollError::Evicted). False if there is none.
+    /// returns [`PollError::Evicted`](crate::PollError::Evicted), whatever it had not read. False
+    /// if there is none.
     ///
     /// # Errors
     /// [`PublishError::NotEvictable`] unless the ring was created
@@ -434,8 +438,9 @@ fn publish_word(at: &AtomicU64, word: CommitWord) {
 
 impl<M: Memory> Drop for Producer<M> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            return; // not closed in order: readers see a producer that died
+        if std::thread::panicking() || !self.memory.is_own() {
+            // Not closed in order: readers see a producer that died, or the parent's that lives.
+            return;
         }
         self.checkpoint();
         // pairs with: CLOSED. Whoever sees this sees every message.

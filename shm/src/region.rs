@@ -77,6 +77,8 @@ pub struct Mapped {
     map: MmapRaw,
     file: File,
     residency: Residency,
+    /// The process that mapped it.
+    pid: u32,
 }
 
 // SAFETY: `base` points into `map`, which the value owns and which is not bound to a thread.
@@ -111,7 +113,8 @@ impl Mapped {
             unsafe { mprotect(table, geometry.data - geometry.table, writable) }
                 .map_err(|errno| failed("make the consumer table writable in")(errno.into()))?;
         }
-        let mut mapped = Self { base, map, file, residency: Residency::default() };
+        let mut mapped =
+            Self { base, map, file, residency: Residency::default(), pid: std::process::id() };
         mapped.make_resident(path, protection, options)?;
         Ok(mapped)
     }
@@ -182,13 +185,21 @@ impl Mapped {
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        lease::release(&self.file);
+        if self.is_own() {
+            lease::release(&self.file);
+        }
     }
 }
 
 impl Memory for Mapped {}
 
 impl Access for Mapped {
+    const IN_PLACE: bool = true;
+
+    fn is_own(&self) -> bool {
+        self.pid == std::process::id()
+    }
+
     #[inline(always)]
     fn word(&self, offset: usize) -> &AtomicU64 {
         debug_assert!(offset.is_multiple_of(8));

@@ -77,13 +77,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
     if args.follow {
         return follow(args, &inspector);
     }
-    match inspector.snapshot() {
-        Ok(snapshot) => {
-            show(args, &inspector, &snapshot, None)?;
-            Ok(Outcome::wrong_if(snapshot.problem.is_some()))
-        }
-        Err(error) => broken_cursor(args, &inspector, &error),
-    }
+    let snapshot = inspector.snapshot();
+    show(args, &inspector, &snapshot, None)?;
+    Ok(Outcome::wrong_if(snapshot.problem.is_some()))
 }
 
 /// The header cannot be read: its typed error, and the bytes it was read from.
@@ -94,18 +90,6 @@ fn damaged(args: &Args, path: &Path, error: &RingError) -> anyhow::Result<Outcom
         let mut out = io::stdout().lock();
         writeln!(out, "{error}\n\nThe first {DUMP_BYTES} bytes of {}:", path.display())?;
         write!(out, "{}", head_of(path, DUMP_BYTES))?;
-    }
-    Ok(Outcome::Wrong)
-}
-
-/// The header is sound, the producer page is not.
-fn broken_cursor(args: &Args, inspector: &Inspector, error: &RingError) -> anyhow::Result<Outcome> {
-    if args.json {
-        let mut header = header_facts(inspector).json();
-        header.insert("problem".into(), error.to_string().into());
-        print_json(&header.into())?;
-    } else {
-        writeln!(io::stdout(), "{}\n\n{error}", header_facts(inspector))?;
     }
     Ok(Outcome::Wrong)
 }
@@ -125,10 +109,7 @@ fn follow(args: &Args, inspector: &Inspector) -> anyhow::Result<Outcome> {
         if stop.asked() {
             break;
         }
-        let snapshot = match inspector.snapshot() {
-            Ok(snapshot) => snapshot,
-            Err(error) => return broken_cursor(args, inspector, &error),
-        };
+        let snapshot = inspector.snapshot();
         let now = Instant::now();
         let rate = before.map(|(sequence, then)| {
             let count = snapshot.next_sequence.saturating_sub(sequence);
@@ -275,10 +256,7 @@ fn age_text(unix_ns: u64) -> String {
 }
 
 fn records(args: &Args, inspector: &Inspector, range: Range) -> anyhow::Result<Outcome> {
-    let snapshot = match inspector.snapshot() {
-        Ok(snapshot) => snapshot,
-        Err(error) => return broken_cursor(args, inspector, &error),
-    };
+    let snapshot = inspector.snapshot();
     let from = range.from.unwrap_or(snapshot.oldest_sequence);
     let to = range.to.unwrap_or(u64::MAX);
     if from >= to {

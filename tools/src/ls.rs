@@ -76,13 +76,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
 
 fn first_look(directory: &Path, name: &str) -> Result<(Inspector, u64, Instant), RingError> {
     let inspector = Inspector::open_file(&ring_path(directory, name)?)?;
-    let next_sequence = inspector.snapshot()?.next_sequence;
+    let next_sequence = inspector.snapshot().next_sequence;
     Ok((inspector, next_sequence, Instant::now()))
 }
 
 fn row(found: Found, rated: bool) -> Vec<Cell> {
     let looked = found.ring.and_then(|(inspector, before, since)| {
-        let now = inspector.snapshot()?;
+        let now = inspector.snapshot();
         let seconds = since.elapsed().as_secs_f64();
         let rate = now.next_sequence.saturating_sub(before) as f64 / seconds;
         Ok((inspector.header().clone(), now, rate))

@@ -151,7 +151,7 @@ fn await_subscribers(args: &Args, stop: &Stop) -> anyhow::Result<()> {
     };
     let spinner = progress::spinner("waiting for subscribers");
     loop {
-        let consumers = inspector.snapshot()?.consumers;
+        let consumers = inspector.snapshot().consumers;
         if stop.asked() || consumers.iter().filter(|c| c.alive).count() >= args.wait_for {
             spinner.finish_and_clear();
             return Ok(());

@@ -14,10 +14,8 @@ const PROGRESS_RECORDS: u64 = 4096;
 
 /// Checks the ring and prints what was found.
 pub(crate) fn run(inspector: &Inspector, json: bool) -> anyhow::Result<Outcome> {
-    let retained = match inspector.snapshot() {
-        Ok(snapshot) => snapshot.next_sequence.saturating_sub(snapshot.oldest_sequence),
-        Err(_) => 0, // the walk below says what is wrong
-    };
+    let snapshot = inspector.snapshot();
+    let retained = snapshot.next_sequence.saturating_sub(snapshot.oldest_sequence);
     let bar = progress::bar(retained, "verifying");
     let verified = inspector.verify(|records| {
         if records.is_multiple_of(PROGRESS_RECORDS) {

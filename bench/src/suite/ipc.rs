@@ -25,10 +25,12 @@ pub(super) fn cases() -> Vec<Case> {
     throughputs(&mut cases);
     costs(&mut cases);
     thread_peers(&mut cases);
+    #[cfg(feature = "aeron")]
+    cases.extend([64, 1024].into_iter().flat_map(|bytes| peer("aeron", bytes, || peers::AeronIpc)));
     #[cfg(feature = "iceoryx2")]
-    cases.extend(peer("iceoryx2", || peers::Iceoryx2));
+    cases.extend(peer("iceoryx2", peers::PAYLOAD_BYTES, || peers::Iceoryx2));
     #[cfg(feature = "zeromq")]
-    cases.extend(peer("zeromq", || peers::ZeroMq));
+    cases.extend(peer("zeromq", peers::PAYLOAD_BYTES, || peers::ZeroMq));
     cases
 }
 
@@ -139,8 +141,7 @@ fn costs(cases: &mut Vec<Case>) {
 }
 
 /// A peer's round trip and throughput, judged by the floor and by our ring.
-fn peer<L: Link>(name: &str, link: impl Fn() -> L) -> [Case; 2] {
-    let bytes = peers::PAYLOAD_BYTES;
+fn peer<L: Link>(name: &str, bytes: usize, link: impl Fn() -> L) -> [Case; 2] {
     [
         round_trip(format!("{name}/rtt/{bytes}"), link(), bytes)
             .against(floor_round_trip(bytes))
@@ -153,11 +154,12 @@ fn peer<L: Link>(name: &str, link: impl Fn() -> L) -> [Case; 2] {
 
 /// Peers that cannot leave the process.
 fn thread_peers(cases: &mut Vec<Case>) {
+    let bytes = peers::PAYLOAD_BYTES;
     let all = [
-        peer("array-queue", || ThreadLink::new(peers::Array)),
-        peer("crossbeam-channel", || ThreadLink::new(peers::Channel)),
-        peer("rtrb", || ThreadLink::new(peers::Rtrb)),
-        peer("disruptor", || ThreadLink::new(peers::Disruptor)),
+        peer("array-queue", bytes, || ThreadLink::new(peers::Array)),
+        peer("crossbeam-channel", bytes, || ThreadLink::new(peers::Channel)),
+        peer("rtrb", bytes, || ThreadLink::new(peers::Rtrb)),
+        peer("disruptor", bytes, || ThreadLink::new(peers::Disruptor)),
     ];
     cases.extend(all.into_iter().flatten().map(Case::in_threads));
 }
