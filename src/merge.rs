@@ -101,8 +101,8 @@ impl Merge {
     /// returns how many. Goes round until all streams are empty or the limit is reached.
     ///
     /// # Errors
-    /// As for [`Subscriber::poll`], naming the stream. An error that comes up behind messages of other
-    /// streams is told by the next poll. A stream that cannot be read any further reports its
+    /// As for [`Subscriber::poll`], naming the stream. An error that comes up behind messages of
+    /// other streams is told by the next poll. A stream that cannot be read any further reports its
     /// error whenever its turn comes: [`remove`](Self::remove) it.
     pub fn poll(
         &mut self,

@@ -100,7 +100,9 @@ impl<L: Link> Scenario for Throughput<L> {
                 windows.open(received, now);
             }
             windows.close_if_over(received, now);
-            if last.is_none() && now > end {
+            // Not before something has come: a sender that never got its core has no rate.
+            let moved = first.is_some_and(|(before, _)| received > before);
+            if last.is_none() && now > end && moved {
                 last = Some((received, now));
                 control.set(Word::Stop, 1);
             }

@@ -84,7 +84,7 @@ fn config() -> impl Strategy<Value = Config> {
         Just(0),
         Just(u64::from(u32::MAX) - 20),
         (1u64..1 << 20, 0u64..60).prop_map(|(k, back)| (k << 32) - back),
-        Just((1 << 63) - 1_000_000),
+        Just((1 << 62) - 1_000_000),
     ];
     let mode = prop_oneof![3 => Just(Mode::Lossless), 2 => Just(Mode::Lossy)];
     (
