@@ -23,9 +23,11 @@ impl Heap {
 
     /// Address of `len` bytes at `offset`; panics outside the block.
     fn pointer(&self, offset: usize, len: usize) -> *mut u8 {
-        assert!(offset + len <= self.words.len() * 8);
-        // `Arc::as_ptr` covers the whole slice, so the pointer may walk all of it.
-        Arc::as_ptr(&self.words).cast::<u8>().cast_mut().wrapping_add(offset)
+        // It covers the whole slice, so the pointer may walk all of it. No reference to the slice is
+        // made on the way: Miri would borrow each of its words anew.
+        let block = Arc::as_ptr(&self.words);
+        assert!(offset + len <= block.len() * 8);
+        block.cast::<u8>().cast_mut().wrapping_add(offset)
     }
 }
 
@@ -36,8 +38,11 @@ impl Access for Heap {
 
     #[inline]
     fn word(&self, offset: usize) -> &AtomicU64 {
-        debug_assert!(offset.is_multiple_of(8));
-        &self.words[offset / 8]
+        assert!(offset.is_multiple_of(8));
+        let word = self.pointer(offset, 8).cast::<AtomicU64>();
+        // SAFETY: in bounds (checked above), aligned (the block is, and so is the offset), alive as
+        // long as `self`.
+        unsafe { &*word }
     }
 
     unsafe fn bytes(&self, offset: usize, len: usize) -> &[u8] {

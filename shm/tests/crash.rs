@@ -4,6 +4,8 @@
 //!
 //! `GAPLESS_KILLS` sets how many kills of each kind, `GAPLESS_SEED` repeats a run's choices.
 
+#![cfg(not(miri))] // file mappings, processes, or too much for an interpreter
+
 mod support;
 
 use std::path::Path;

@@ -1,6 +1,8 @@
 //! The fuzz targets on a stable toolchain: the corpus, and a few thousand inputs of a seeded
 //! generator that knows which words hurt.
 
+#![cfg(not(miri))] // file mappings, processes, or too much for an interpreter
+
 #[path = "../fuzz/src/entry.rs"]
 mod entry;
 mod support;

@@ -1,6 +1,8 @@
 //! Files that somebody broke, or made to do harm, and places where a ring cannot be: a typed error
 //! or valid messages, never a panic, an endless loop or something left behind.
 
+#![cfg(not(miri))] // file mappings, processes, or too much for an interpreter
+
 mod support;
 
 use std::fs::{self, OpenOptions};

@@ -2,6 +2,8 @@
 //! evictions and restarts must deliver what the vector holds, in order, without a gap, and count
 //! exactly what a lap cost. Failures shrink to a short list of operations.
 
+#![cfg(not(miri))] // file mappings, processes, or too much for an interpreter
+
 use std::fmt::Debug;
 use std::path::Path;
 
@@ -587,7 +589,7 @@ fn show(error: &impl Debug) -> String {
 }
 
 proptest! {
-    #![proptest_config(cases(if cfg!(miri) { 4 } else { 250 }))]
+    #![proptest_config(cases(250))]
     #[test]
     fn the_heap_ring_is_the_model(config in config(), ops in prop::collection::vec(op(), 1..80)) {
         let opened = config.options().heap();
@@ -597,7 +599,6 @@ proptest! {
     }
 }
 
-#[cfg(not(miri))]
 proptest! {
     #![proptest_config(cases(80))]
     #[test]

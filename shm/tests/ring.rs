@@ -1,5 +1,7 @@
 //! One ring, one process: what each side sees, through the file mapping.
 
+#![cfg(not(miri))] // file mappings, processes, or too much for an interpreter
+
 use gapless_shm::{
     ConsumerOptions, Flags, Inspector, Mode, PollError, ProducerStatus, PublishError, RingError,
     RingOptions, Start, list, remove, ring_path,
