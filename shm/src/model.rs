@@ -331,6 +331,31 @@ mod tests {
         join_while_moving(Start::Now);
     }
 
+    /// On an evictable ring too, a reader that gates is lapped by nobody: the frontier that a producer
+    /// raises over a joiner, and takes back, costs it nothing. Fails under `weaken_gate`: judged by
+    /// the frontier alone, the joiner gives up messages that are still there.
+    #[test]
+    fn a_joiner_that_gates_is_never_lapped() {
+        explore(3, || {
+            let mut g = geometry(64, 1);
+            g.evictable = true;
+            let (memory, mut producer) = ring(&g);
+            publish(&mut producer, 4, 1); // the next one raises the frontier
+            let writer = thread::spawn(move || publish(&mut producer, 1, 1));
+            if let Some(mut consumer) = join(&memory, &g, Some(0), Start::Oldest) {
+                let mut next = consumer.next_sequence();
+                while next < 6 {
+                    match consumer.poll(1, |message| assert_eq!(message.sequence, next, "a gap")) {
+                        Ok(0) => thread::yield_now(),
+                        Ok(_) => next += 1,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            }
+            writer.join().expect("the writer");
+        });
+    }
+
     /// A dead reader's slot is wanted by the producer (to free it) and by a new reader (to take it)
     /// at once. Fails under `weaken_generation`: the producer frees the new owner's slot.
     #[test]

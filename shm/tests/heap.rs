@@ -91,3 +91,36 @@ fn lossy_between_threads() {
         publish_all(&mut producer);
     });
 }
+
+/// A joiner of an evictable ring is not lapped, whatever its producer's frontier does while it joins.
+#[test]
+fn joins_of_an_evictable_ring_lose_nothing() {
+    let joins = if cfg!(miri) { 3 } else { 20_000 };
+    let options = RingOptions::new().capacity_bytes(1 << 16).evictable(true);
+    let (mut producer, ring) = options.heap().unwrap();
+    for _ in 0..if cfg!(miri) { 50 } else { 5000 } {
+        producer.try_publish(&[0; 40]).unwrap();
+    }
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                if producer.try_publish(&[1; 40]).is_err() {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        for _ in 0..joins {
+            let Ok(mut consumer) = ring.subscribe("joiner", Start::Oldest) else { continue };
+            let mut next = consumer.next_sequence();
+            for _ in 0..5 {
+                let polled = consumer.poll(4, |message| {
+                    assert_eq!(message.sequence, next);
+                    next += 1;
+                });
+                assert!(polled.is_ok(), "{polled:?}");
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}

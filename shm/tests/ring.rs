@@ -184,3 +184,55 @@ fn listing_and_removing() {
         "{differs}"
     );
 }
+
+#[test]
+fn an_evicted_consumer_is_told_at_its_next_poll() {
+    let dir = dir();
+    let options = RingOptions::new().directory(dir.path()).capacity_bytes(4096).evictable(true);
+    let mut producer = options.open("a").unwrap();
+    let mut consumer = ConsumerOptions::new().directory(dir.path()).attach("a").unwrap();
+    for _ in 0..10 {
+        producer.try_publish(b"x").unwrap();
+    }
+    assert_eq!(consumer.poll(3, |_| ()), Ok(3));
+    assert!(consumer.is_gating());
+    let slot = producer.slowest().unwrap().slot;
+    assert_eq!(producer.evict(slot), Ok(true));
+    assert!(!consumer.is_gating());
+    for _ in 0..3 {
+        let told = consumer.poll(3, |_| panic!("delivered after its eviction"));
+        assert_eq!(told, Err(PollError::Evicted { next: 4 }));
+    }
+    for _ in 0..1000 {
+        producer.try_publish(b"x").unwrap(); // held up by nobody
+    }
+    let mut kept = RingOptions::new().directory(dir.path()).capacity_bytes(4096).open("b").unwrap();
+    let _consumer = ConsumerOptions::new().directory(dir.path()).attach("b").unwrap();
+    assert_eq!(kept.evict(0), Err(PublishError::NotEvictable));
+}
+
+#[test]
+fn a_forked_child_that_drops_its_copies_disturbs_nobody() {
+    let dir = dir();
+    let options = RingOptions::new().directory(dir.path()).capacity_bytes(4096);
+    let mut producer = options.open("a").unwrap();
+    let mut consumer = ConsumerOptions::new().directory(dir.path()).attach("a").unwrap();
+    // SAFETY: the child drops two handles, which allocates nothing and takes no lock that another
+    // thread of this process could hold, and leaves without unwinding.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        drop(consumer);
+        drop(producer);
+        // SAFETY: ends the child at once.
+        unsafe { libc::_exit(0) };
+    }
+    let mut status = 1;
+    // SAFETY: waits for our own child; `status` is a valid place for the answer.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0);
+    assert_eq!(consumer.producer_status(), ProducerStatus::Alive);
+    assert!(matches!(options.open("a"), Err(RingError::ProducerAlive { .. })));
+    producer.try_publish(b"x").unwrap();
+    assert_eq!(consumer.poll(3, |_| ()), Ok(1));
+    assert_eq!(producer.slowest().map(|view| view.slot), Some(0));
+}
