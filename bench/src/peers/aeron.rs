@@ -1,5 +1,12 @@
 //! Aeron: an exclusive publication over `aeron:ipc`, polled by a subscription of another process.
-use std::ffi::CString;
+//!
+//! Aeron needs a media driver, which moves the limits of publications on and cleans used buffers.
+//! It has no thread of its own while messages flow: the first sender of a run calls its duty cycle,
+//! once in so many messages and whenever there is no room. That keeps both cores to the two sides,
+//! and was as fast for round trips as a driver's thread that sleeps, and faster for floods: the
+//! limit then moves when it is needed, not once a sleep.
+
+use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -13,101 +20,103 @@ use rusteron_media_driver::{
     AeronSubscription, Handlers,
 };
 
-use crate::link::{Link, Receiver, Sender};
+use crate::link::{CAPACITY_BYTES, Link, Receiver, Sender};
+
+const CHANNEL: &CStr = c"aeron:ipc";
+/// The driver answers a request sooner.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The driver's sleep between two duty cycles before messages flow.
+const SET_UP_PAUSE: Duration = Duration::from_millis(1);
+/// Messages between two duty cycles of the driver.
+const WORK_EVERY: u32 = 256;
+/// A publication may be ahead of its subscription by half a term: as much as our ring holds.
+const TERM_BYTES: usize = 2 * CAPACITY_BYTES as usize;
+/// Bytes of the longest message of any case, with its header.
+const FRAME_BYTES_MAX: u64 = 1024 + 32;
+
+// The side that answers runs no driver: it must never be out of room between two duty cycles.
+const _: () = assert!(WORK_EVERY as u64 * FRAME_BYTES_MAX < CAPACITY_BYTES / 2);
 
 /// One exclusive publication and one subscription a channel.
-pub(crate) struct AeronIpc;
-
-/// No answer of the driver takes longer.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-fn env(name: &str, default: &str) -> String {
-    std::env::var(name).unwrap_or(default.into())
+pub(crate) enum AeronIpc {
+    /// As much room as all others have.
+    SameRoom,
+    /// Aeron's own choice: 32 MiB, in terms of 64 MiB.
+    DefaultTerms,
 }
 
 fn failed(error: AeronCError) -> anyhow::Error {
-    anyhow!("Aeron: {error} ({})", Aeron::errmsg())
+    anyhow!("Aeron: {error}: {}", Aeron::errmsg())
 }
 
-fn driver_dir(dir: &Path) -> Result<CString> {
-    CString::new(dir.join("aeron").as_os_str().as_bytes()).context("a directory without a NUL")
+/// Where the driver and its clients meet.
+fn meeting_place(dir: &Path) -> Result<CString> {
+    CString::new(dir.join("aeron").as_os_str().as_bytes()).context("name Aeron's directory")
 }
 
 fn stream_id(channel: &str) -> i32 {
-    channel.bytes().fold(0, |id, byte| id * 31 + i32::from(byte))
+    channel.bytes().fold(0i32, |id, byte| id.wrapping_mul(31).wrapping_add(byte.into()))
 }
 
-fn client(dir: &Path) -> Result<Aeron> {
-    let connect = || {
-        let context = AeronContext::new()?;
-        context.set_dir(&driver_dir(dir).unwrap())?;
-        context.set_pre_touch_mapped_memory(true)?;
-        let client = Aeron::new(&context)?;
-        client.start()?;
-        Ok(client)
-    };
-    connect().map_err(failed)
+/// A client whose own housekeeping thread sleeps 16 ms at a time.
+fn connect(place: &CStr) -> Result<Aeron, AeronCError> {
+    let context = AeronContext::new()?;
+    context.set_dir(place)?;
+    context.set_pre_touch_mapped_memory(true)?;
+    let client = Aeron::new(&context)?;
+    client.start()?;
+    Ok(client)
 }
 
+/// The media driver of a run.
 enum Driver {
-    Threaded(JoinHandle<Result<AeronDriver, AeronCError>>, mpsc::Sender<()>),
-    Inline(AeronDriver),
-    Own(AeronDriver),
-    Taken,
+    /// In a thread, while both sides are busy with opening their ends. Dropping the sender ends it.
+    SettingUp(JoinHandle<Result<Box<AeronDriver>, AeronCError>>, mpsc::Sender<()>),
+    /// In the sender's own thread.
+    Inline(Box<AeronDriver>),
+    /// On the way from the one to the other.
+    Moving,
 }
 
 impl Driver {
-    fn start(dir: &Path) -> Result<Self> {
-        let start = || {
-            let context = AeronDriverContext::new()?;
-            context.set_dir(&driver_dir(dir).unwrap())?;
-            context.set_dir_delete_on_shutdown(true)?;
-            context.set_term_buffer_sparse_file(false)?;
-            let term: usize = env("TERM_LEN", "1048576").parse().unwrap();
-            context.set_ipc_term_buffer_length(term)?;
-            let mode = env("MODE", "inline");
-            if mode != "inline" {
-                context.set_threading_mode(aeron_threading_mode_t::AERON_THREADING_MODE_SHARED)?;
-                let (kind, args) = mode.split_once(':').unwrap_or((&mode, ""));
-                if !args.is_empty() {
-                    context.set_shared_idle_strategy_init_args(&CString::new(args).unwrap())?;
-                }
-                context.set_shared_idle_strategy(&CString::new(kind).unwrap())?;
-                let driver = AeronDriver::new(&context)?;
-                driver.start(false)?;
-                return Ok(Self::Own(driver));
+    fn start(place: &CStr, terms: &AeronIpc) -> Result<Self, AeronCError> {
+        let context = AeronDriverContext::new()?;
+        context.set_dir(place)?;
+        context.set_dir_delete_on_shutdown(true)?;
+        context.set_term_buffer_sparse_file(false)?;
+        if matches!(terms, AeronIpc::SameRoom) {
+            context.set_ipc_term_buffer_length(TERM_BYTES)?;
+        }
+        context.set_threading_mode(aeron_threading_mode_t::AERON_THREADING_MODE_INVOKER)?;
+        let driver = Box::new(AeronDriver::new(&context)?);
+        driver.start(true)?;
+        let (stop, stopped) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            while stopped.recv_timeout(SET_UP_PAUSE) == Err(RecvTimeoutError::Timeout) {
+                driver.main_do_work()?;
             }
-            context.set_threading_mode(aeron_threading_mode_t::AERON_THREADING_MODE_INVOKER)?;
-            let driver = AeronDriver::new(&context)?;
-            driver.start(true)?;
-            let (stop, stopped) = mpsc::channel::<()>();
-            let thread = std::thread::spawn(move || {
-                while stopped.recv_timeout(Duration::from_millis(1))
-                    == Err(RecvTimeoutError::Timeout)
-                {
-                    driver.main_do_work()?;
-                }
-                Ok(driver)
-            });
-            Ok(Self::Threaded(thread, stop))
-        };
-        start().map_err(failed)
+            Ok(driver)
+        });
+        Ok(Self::SettingUp(thread, stop))
     }
 
+    /// One duty cycle.
     fn work(&mut self) {
-        match self {
-            Self::Inline(driver) => {
-                driver.main_do_work().unwrap();
-            }
-            Self::Own(_) => {}
-            _ => {
-                let Self::Threaded(thread, stop) = std::mem::replace(self, Self::Taken) else {
-                    panic!()
-                };
-                drop(stop);
-                *self = Self::Inline(thread.join().unwrap().unwrap());
-            }
+        let worked = match self {
+            Self::Inline(driver) => driver.main_do_work().map(drop),
+            _ => self.move_in(),
+        };
+        worked.map_err(failed).expect("Aeron's driver works");
+    }
+
+    /// Takes the driver from the thread that it had while both sides opened their ends.
+    #[cold]
+    fn move_in(&mut self) -> Result<(), AeronCError> {
+        if let Self::SettingUp(thread, stop) = std::mem::replace(self, Self::Moving) {
+            drop(stop);
+            *self = Self::Inline(thread.join().expect("the driver's thread does not panic")?);
         }
+        Ok(())
     }
 }
 
@@ -116,43 +125,39 @@ impl Link for AeronIpc {
     type Receiver = AeronReceiver;
 
     fn open_sender(&self, dir: &Path, channel: &str) -> Result<AeronSender> {
-        let hosts = !dir.join("aeron").exists();
-        let driver = if hosts { Some(Driver::start(dir)?) } else { None };
-        let client = client(dir)?;
+        let place = meeting_place(dir)?;
+        let is_first = !dir.join("aeron").exists();
+        let driver = is_first.then(|| Driver::start(&place, self)).transpose().map_err(failed)?;
+        let client = connect(&place).map_err(failed)?;
         let publication = client
-            .async_add_exclusive_publication(c"aeron:ipc", stream_id(channel))
-            .and_then(|adding| adding.poll_blocking(PATIENCE))
+            .async_add_exclusive_publication(CHANNEL, stream_id(channel))
+            .and_then(|request| request.poll_blocking(PATIENCE))
             .map_err(failed)?;
-        let every = env("EVERY", "64").parse().unwrap();
-        Ok(AeronSender { publication, _client: client, driver, every, left: every })
+        Ok(AeronSender { publication, _client: client, driver, until_work: WORK_EVERY })
     }
 
     fn open_receiver(&self, dir: &Path, channel: &str) -> Result<AeronReceiver> {
-        let client = client(dir)?;
+        let client = connect(&meeting_place(dir)?).map_err(failed)?;
         let subscription = client
-            .async_add_subscription(
-                c"aeron:ipc",
-                stream_id(channel),
-                Handlers::NONE,
-                Handlers::NONE,
-            )
-            .and_then(|adding| adding.poll_blocking(PATIENCE))
+            .async_add_subscription(CHANNEL, stream_id(channel), Handlers::NONE, Handlers::NONE)
+            .and_then(|request| request.poll_blocking(PATIENCE))
             .map_err(failed)?;
         let limit = Instant::now() + PATIENCE;
         while !subscription.is_connected() {
-            ensure!(Instant::now() < limit, "Aeron: no publication of {channel}");
+            ensure!(Instant::now() < limit, "Aeron: nobody publishes {channel}");
             std::thread::yield_now();
         }
         Ok(AeronReceiver { subscription, _client: client })
     }
 }
 
+/// The publication. Fields are dropped in this order: the driver outlives its clients here.
 pub(crate) struct AeronSender {
     publication: AeronExclusivePublication,
     _client: Aeron,
+    /// With the first sender of a run.
     driver: Option<Driver>,
-    every: u32,
-    left: u32,
+    until_work: u32,
 }
 
 impl Sender for AeronSender {
@@ -164,9 +169,9 @@ impl Sender for AeronSender {
             Err(error) => panic!("Aeron: {error}"),
         };
         if let Some(driver) = &mut self.driver {
-            self.left -= 1;
-            if !sent || self.left == 0 {
-                self.left = self.every;
+            self.until_work -= 1;
+            if !sent || self.until_work == 0 {
+                self.until_work = WORK_EVERY;
                 driver.work();
             }
         }
@@ -174,6 +179,7 @@ impl Sender for AeronSender {
     }
 }
 
+/// The subscription; its client lives as long.
 pub(crate) struct AeronReceiver {
     subscription: AeronSubscription,
     _client: Aeron,
@@ -182,7 +188,7 @@ pub(crate) struct AeronReceiver {
 impl Receiver for AeronReceiver {
     #[inline(always)]
     fn poll(&mut self, limit: usize, mut handler: impl FnMut(&[u8])) -> usize {
-        let polled = self.subscription.poll_fn(|message, _| handler(message), limit);
-        polled.expect("Aeron polls") as usize
+        let polled = self.subscription.poll_fn(|message, _header| handler(message), limit);
+        polled.map_err(failed).expect("Aeron polls") as usize
     }
 }

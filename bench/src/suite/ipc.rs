@@ -26,7 +26,7 @@ pub(super) fn cases() -> Vec<Case> {
     costs(&mut cases);
     thread_peers(&mut cases);
     #[cfg(feature = "aeron")]
-    cases.extend([64, 1024].into_iter().flat_map(|bytes| peer("aeron", bytes, || peers::AeronIpc)));
+    aeron(&mut cases);
     #[cfg(feature = "iceoryx2")]
     cases.extend(peer("iceoryx2", peers::PAYLOAD_BYTES, || peers::Iceoryx2));
     #[cfg(feature = "zeromq")]
@@ -150,6 +150,18 @@ fn peer<L: Link>(name: &str, bytes: usize, link: impl Fn() -> L) -> [Case; 2] {
             .against(floor_throughput(bytes))
             .rival_of(format!("ring/throughput/{bytes}")),
     ]
+}
+
+/// Aeron in the room that all others have, and flat out in the room that it takes by default.
+#[cfg(feature = "aeron")]
+fn aeron(cases: &mut Vec<Case>) {
+    for bytes in [64, 1024] {
+        cases.extend(peer("aeron", bytes, || peers::AeronIpc::SameRoom));
+        let name = format!("aeron/throughput/{bytes}/default-terms");
+        let case = throughput(name, peers::AeronIpc::DefaultTerms, bytes);
+        let case = case.against(floor_throughput(bytes));
+        cases.push(case.rival_of(format!("ring/throughput/{bytes}")));
+    }
 }
 
 /// Peers that cannot leave the process.
