@@ -142,7 +142,7 @@ fn report(what: &str, times: &mut [Duration]) {
 fn kill_producers(mode: Mode, capacity: u64, alignment: u64) {
     let name = format!("kill_producers {mode:?} {capacity} {alignment}");
     let mut rng = Rng::from_environment(&name);
-    let directory = tempfile::tempdir().unwrap();
+    let directory = support::directory();
     let directory = directory.path();
     let options = RingOptions::new().directory(directory);
     let created =
@@ -215,7 +215,7 @@ fn a_killed_producer_loses_nothing_lossy_large() {
 fn a_killed_consumer_holds_nobody_up() {
     let name = "kill_consumers";
     let mut rng = Rng::from_environment(name);
-    let directory = tempfile::tempdir().unwrap();
+    let directory = support::directory();
     let directory = directory.path();
     let mut producer = small(directory).create("r").unwrap();
     let witness = Witness::open(directory);
@@ -286,7 +286,7 @@ fn a_killed_consumer_holds_nobody_up() {
 #[test]
 fn a_stopped_consumer_is_named_and_goes_on_without_a_gap() {
     let mut rng = Rng::from_environment("stop_consumers");
-    let directory = tempfile::tempdir().unwrap();
+    let directory = support::directory();
     let directory = directory.path();
     let mut producer = small(directory).create("r").unwrap();
     let witness = Witness::open(directory);
@@ -332,7 +332,7 @@ fn a_death_while_creating_leaves_nothing_that_blocks_the_next_start() {
     let mut rng = Rng::from_environment("kill_creators");
     let mut buffer = Vec::new();
     for _ in 0..kills() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = support::directory();
         let directory = directory.path();
         let witness = Witness::open(directory);
         let mut child = Process::spawn("reopen", directory, &[]);
@@ -362,7 +362,7 @@ fn a_death_while_creating_leaves_nothing_that_blocks_the_next_start() {
 #[test]
 fn a_death_while_joining_costs_no_slot() {
     let mut rng = Rng::from_environment("kill_joiners");
-    let directory = tempfile::tempdir().unwrap();
+    let directory = support::directory();
     let directory = directory.path();
     let options = small(directory).consumer_slots(1);
     let mut producer = options.create("r").unwrap();
@@ -397,7 +397,7 @@ fn a_death_while_joining_costs_no_slot() {
 
 #[test]
 fn a_second_producer_in_another_process_is_refused_until_the_first_dies() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = support::directory();
     let directory = directory.path();
     drop(small(directory).create("r").unwrap());
     let witness = Witness::open(directory);

@@ -130,7 +130,7 @@ fn each_damage_to_the_header_has_its_own_error_for_everybody() {
         ),
     ];
     for (what, damage, expected) in cases {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = support::directory();
         sound(directory.path(), Mode::Lossless);
         damage(&file(directory.path()));
         for error in try_all(directory.path()) {
@@ -143,7 +143,7 @@ fn each_damage_to_the_header_has_its_own_error_for_everybody() {
 #[test]
 fn an_impossible_cursor_is_refused() {
     for (position, sequence) in [(1u64, 5u64), (1 << 63, 5), (64, u64::MAX), (u64::MAX, 0)] {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = support::directory();
         let directory = directory.path();
         sound(directory, Mode::Lossless);
         let file = file(directory);
@@ -221,7 +221,7 @@ fn use_it(directory: &Path) {
 fn garbage(name: &str, mode: Mode, region: std::ops::Range<u64>) {
     let mut rng = Rng::from_environment(name);
     for _ in 0..60 {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = support::directory();
         sound(directory.path(), mode);
         scribble(&file(directory.path()), &mut rng, region.clone());
         use_it(directory.path());
@@ -259,7 +259,7 @@ fn garbage_everywhere_behind_the_header() {
 #[test]
 fn a_hostile_consumer_table_does_not_stop_a_live_producer_or_reader() {
     let mut rng = Rng::from_environment("hostile_table");
-    let directory = tempfile::tempdir().unwrap();
+    let directory = support::directory();
     let directory = directory.path();
     let mut producer = options(directory).create("r").unwrap();
     let mut reader = consumer(directory).attach("r").unwrap();
@@ -332,7 +332,7 @@ fn child() {
 
 #[test]
 fn a_consumer_that_writes_to_the_data_dies_and_the_data_stay() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = support::directory();
     let directory = directory.path();
     sound(directory, Mode::Lossless);
     let before = fs::read(ring_path(directory, "r").unwrap()).unwrap();
@@ -358,7 +358,7 @@ fn as_nobody(role: &str, directory: &Path) {
 
 /// A directory that other users may enter.
 fn open_directory() -> tempfile::TempDir {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = support::directory();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     directory
 }
@@ -417,7 +417,7 @@ impl Mount {
         if !is_root(test) {
             return None;
         }
-        let directory = tempfile::tempdir().unwrap();
+        let directory = support::directory();
         let flags = nix::mount::MsFlags::empty();
         match nix::mount::mount(Some("none"), directory.path(), Some(kind), flags, Some(how)) {
             Ok(()) => Some(Self(directory)),
@@ -468,7 +468,7 @@ fn more_than_shared_memory_holds_is_refused() {
 
 #[test]
 fn huge_pages_where_there_are_none_are_an_error() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = support::directory();
     let required = options(directory.path()).huge_pages(HugePages::Required);
     let error = required.create("r").err().unwrap();
     assert!(matches!(error, RingError::NoHugePages { .. }), "{error:?}");
@@ -516,7 +516,7 @@ fn huge_pages_on_hugetlbfs() {
 
 #[test]
 fn names_that_could_leave_the_directory_are_refused() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = support::directory();
     let directory = directory.path();
     let long = "x".repeat(129);
     for name in ["", ".", "..", "../r", "a/b", "/r", ".r", "a b", "a\0b", "a\nb", "ü", &long] {
@@ -535,8 +535,8 @@ fn names_that_could_leave_the_directory_are_refused() {
 
 #[test]
 fn what_is_no_regular_file_is_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let other = tempfile::tempdir().unwrap();
+    let directory = support::directory();
+    let other = support::directory();
     sound(other.path(), Mode::Lossless);
     let target = ring_path(other.path(), "r").unwrap();
     let path = ring_path(directory.path(), "r").unwrap();
@@ -561,7 +561,7 @@ fn what_is_no_regular_file_is_refused() {
 
 #[test]
 fn a_full_table_is_an_error_and_a_leave_makes_room() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = support::directory();
     let directory = directory.path();
     let _producer = options(directory).create("r").unwrap();
     let mut readers: Vec<_> = (0..4).map(|_| consumer(directory).attach("r").unwrap()).collect();

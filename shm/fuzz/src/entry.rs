@@ -49,6 +49,13 @@ impl Input<'_> {
     }
 }
 
+/// In shared memory, where rings live: on a disk they wait for it.
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .expect("a temporary directory")
+}
+
 /// A small ring with two laps of messages.
 fn create(directory: &Path, kind: u64) -> gapless_shm::Producer {
     let mode = if kind & 1 == 0 { Mode::Lossless } else { Mode::Lossy };
@@ -67,7 +74,7 @@ fn create(directory: &Path, kind: u64) -> gapless_shm::Producer {
 pub(crate) fn attach(data: &[u8]) {
     let mut input = Input(data);
     let kind = input.number::<1>();
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    let directory = directory();
     let directory = directory.path();
     let path = ring_path(directory, "r").expect("a sound name");
     if kind & 1 == 0 {
@@ -119,7 +126,7 @@ pub(crate) fn use_it(directory: &Path) {
 /// `data` as operations on a live ring: publishes, polls, and words written behind everyone's back.
 pub(crate) fn mutate(data: &[u8]) {
     let mut input = Input(data);
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    let directory = directory();
     let directory = directory.path();
     let mut producer = create(directory, input.number::<1>());
     let mut readers: Vec<_> = [false, true]

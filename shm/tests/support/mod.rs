@@ -352,9 +352,19 @@ impl Drop for Process {
     }
 }
 
+/// A temporary directory in shared memory, where rings live: on a disk they wait for it.
+pub(crate) fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .expect("a temporary directory")
+}
+
 /// The role of this process and its directory, if it is a child.
 pub(crate) fn role() -> Option<(String, PathBuf)> {
     let role = std::env::var(ROLE).ok()?;
+    // A child whose test was killed must not run on.
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
+        .expect("a signal to ourselves");
     let directory = std::env::var_os(DIRECTORY).expect("a child is told its directory");
     Some((role, directory.into()))
 }
