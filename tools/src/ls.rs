@@ -81,11 +81,11 @@ fn first_look(directory: &Path, name: &str) -> Result<(Inspector, u64, Instant),
 }
 
 fn row(found: Found, rated: bool) -> Vec<Cell> {
-    let looked = found.ring.and_then(|(inspector, before, since)| {
+    let looked = found.ring.map(|(inspector, before, since)| {
         let now = inspector.snapshot();
         let seconds = since.elapsed().as_secs_f64();
         let rate = now.next_sequence.saturating_sub(before) as f64 / seconds;
-        Ok((inspector.header().clone(), now, rate))
+        (inspector.header().clone(), now, rate)
     });
     match looked {
         Ok((header, now, rate)) => {
