@@ -2,9 +2,8 @@
 //!
 //! Aeron needs a media driver, which moves the limits of publications on and cleans used buffers.
 //! It has no thread of its own while messages flow: the first sender of a run calls its duty cycle,
-//! once in so many messages and whenever there is no room. That keeps both cores to the two sides,
-//! and was as fast for round trips as a driver's thread that sleeps, and faster for floods: the
-//! limit then moves when it is needed, not once a sleep.
+//! once in so many messages and whenever there is no room. That keeps both cores to the two sides;
+//! a driver's thread that sleeps has the same round trips, but moves limits only once a sleep.
 
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
