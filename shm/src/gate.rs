@@ -12,10 +12,6 @@ use crate::memory::Memory;
 use crate::slot::SlotState;
 use crate::sync::Ordering;
 
-/// While a dead consumer may be what blocks, its lease is asked for once in this many refused
-/// publishes: the question is a system call (0.2 µs).
-const LEASE_CHECK_INTERVAL: u32 = 8;
-
 pub(crate) struct Gate {
     /// Slots that were gating when `joins_seen` was read.
     active: Vec<usize>,
@@ -23,7 +19,6 @@ pub(crate) struct Gate {
     /// The slowest cursor plus the capacity; may be stale, and is then too low, never too high.
     limit: u64,
     slowest: usize,
-    refused: u32,
 }
 
 impl Gate {
@@ -33,7 +28,6 @@ impl Gate {
             joins_seen: u64::MAX,
             limit: 0,
             slowest: 0,
-            refused: 0,
         }
     }
 
@@ -93,17 +87,13 @@ impl Gate {
         self.slowest = slowest;
     }
 
-    /// Counts a refused publish against the slowest consumer and, now and then, asks the kernel
-    /// whether that consumer still lives. True if its slot was taken back: try again.
+    /// Counts a refused publish against the slowest consumer and asks the kernel whether that
+    /// consumer still lives (a system call of 0.2 µs, which a producer that must wait can spare).
+    /// True if its slot was taken back: try again.
     pub(crate) fn refuse<M: Memory>(&mut self, memory: &M, g: &Geometry) -> bool {
         let slot = self.slowest;
         add(memory, BACKPRESSURE_COUNT);
         add(memory, g.slot_offset(slot) + SLOT_STALLS);
-        let check = self.refused.is_multiple_of(LEASE_CHECK_INTERVAL);
-        self.refused = self.refused.wrapping_add(1);
-        if !check {
-            return false;
-        }
         let state = SlotState::load(memory, g, slot);
         if !state.is_gating() || memory.lease_held(g.slot_offset(slot)) {
             return false;
@@ -127,11 +117,6 @@ impl Gate {
                 add(memory, RECLAIMED_COUNT);
             }
         }
-    }
-
-    /// The producer found room: the next refusal starts a new episode and checks the lease at once.
-    pub(crate) fn found_room(&mut self) {
-        self.refused = 0;
     }
 }
 

@@ -283,7 +283,6 @@ impl<M: Memory> Producer<M> {
             }
             self.store_frontier(self.frontier.min(self.gate.limit()));
         }
-        self.gate.found_room();
         Ok(())
     }
 
