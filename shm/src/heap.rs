@@ -23,8 +23,8 @@ impl Heap {
 
     /// Address of `len` bytes at `offset`; panics outside the block.
     fn pointer(&self, offset: usize, len: usize) -> *mut u8 {
-        // It covers the whole slice, so the pointer may walk all of it. No reference to the slice is
-        // made on the way: Miri would borrow each of its words anew.
+        // It covers the whole slice, so the pointer may walk all of it. No reference to the slice
+        // is made on the way: Miri would borrow each of its words anew.
         let block = Arc::as_ptr(&self.words);
         assert!(offset + len <= block.len() * 8);
         block.cast::<u8>().cast_mut().wrapping_add(offset)

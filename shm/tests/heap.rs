@@ -92,7 +92,8 @@ fn lossy_between_threads() {
     });
 }
 
-/// A joiner of an evictable ring is not lapped, whatever its producer's frontier does while it joins.
+/// A joiner of an evictable ring is not lapped, whatever its producer's frontier does while it
+/// joins.
 #[test]
 fn joins_of_an_evictable_ring_lose_nothing() {
     let joins = if cfg!(miri) { 3 } else { 20_000 };
