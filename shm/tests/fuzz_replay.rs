@@ -3,6 +3,7 @@
 
 #![cfg(not(miri))] // file mappings, processes, or too much for an interpreter
 
+#[expect(unreachable_pub, reason = "it is also the library of the fuzz crate")]
 #[path = "../fuzz/src/entry.rs"]
 mod entry;
 mod support;

@@ -1,7 +1,4 @@
 //! Everything that attaches, on arbitrary bytes and on rings with arbitrary damage.
 #![no_main]
 
-#[path = "../src/entry.rs"]
-mod entry;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| entry::attach(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| gapless_shm_fuzz::attach(data));

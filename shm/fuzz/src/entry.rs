@@ -71,7 +71,7 @@ fn create(directory: &Path, kind: u64) -> gapless_shm::Producer {
 }
 
 /// `data` as a whole file (first byte even), or as patches of a sound ring, resealed (odd).
-pub(crate) fn attach(data: &[u8]) {
+pub fn attach(data: &[u8]) {
     let mut input = Input(data);
     let kind = input.number::<1>();
     let directory = directory();
@@ -96,7 +96,7 @@ pub(crate) fn attach(data: &[u8]) {
 }
 
 /// Uses the ring `r` of a directory in every way.
-pub(crate) fn use_it(directory: &Path) {
+pub fn use_it(directory: &Path) {
     let path = ring_path(directory, "r").expect("a sound name");
     if let Ok(inspector) = Inspector::open_file(&path) {
         // Errors are as good an answer as any, here and below.
@@ -124,7 +124,7 @@ pub(crate) fn use_it(directory: &Path) {
 }
 
 /// `data` as operations on a live ring: publishes, polls, and words written behind everyone's back.
-pub(crate) fn mutate(data: &[u8]) {
+pub fn mutate(data: &[u8]) {
     let mut input = Input(data);
     let directory = directory();
     let directory = directory.path();
