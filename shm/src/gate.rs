@@ -6,7 +6,7 @@
 
 use crate::layout::{
     BACKPRESSURE_COUNT, Geometry, QUARANTINED_COUNT, RECLAIMED_COUNT, SLOT_POSITION, SLOT_STALLS,
-    SLOT_STATE, TABLE_JOINS,
+    TABLE_JOINS,
 };
 use crate::memory::Memory;
 use crate::slot::SlotState;
@@ -16,7 +16,8 @@ pub(crate) struct Gate {
     /// Slots that were gating when `joins_seen` was read.
     active: Vec<usize>,
     joins_seen: u64,
-    /// The slowest cursor plus the capacity; may be stale, and is then too low, never too high.
+    /// The slowest cursor plus the capacity, as of the last scan. Cursors only move on, so it is
+    /// too low if anything, but for a joiner not yet seen: `Producer::advance` looks for those.
     limit: u64,
     slowest: usize,
 }
@@ -157,5 +158,3 @@ pub(crate) fn add<M: Memory>(memory: &M, offset: usize) {
     // Relaxed: a statistic, ordered with nothing.
     word.store(word.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
 }
-
-const _: () = assert!(SLOT_STATE == 0);

@@ -203,7 +203,7 @@ impl Geometry {
         }
     }
 
-    /// The largest message for which a padding record, the record and the cleared word behind it
+    /// The largest message for which a padding record, the record and the commit word behind it
     /// always fit in one lap: `2 × record + alignment <= capacity`.
     pub(crate) fn largest_message(capacity: u64, alignment: u64) -> usize {
         let record = (capacity - alignment) / 2 / alignment * alignment;
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn largest_message_leaves_room_for_padding_and_the_cleared_word() {
+    fn largest_message_leaves_room_for_padding_and_the_word_behind() {
         for alignment in [16, 32, 64, 128] {
             let g = Geometry::new(4096, 4096, alignment, 1);
             let record = g.record_bytes(g.max_message);
