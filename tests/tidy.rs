@@ -23,6 +23,7 @@ const SHM_FLOORS: &[&[&str]] = &[
     &["region"],
     &["claim", "producer"],
     &["consumer", "copying"],
+    &["lookback"],
     &["wait"],
     &["directory"],
     &["options"],

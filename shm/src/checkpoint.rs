@@ -10,9 +10,10 @@ use crate::memory::Memory;
 use crate::record::CommitWord;
 use crate::sync::{Ordering, fence};
 
-/// A place in the stream: where the record of `sequence` starts or will start.
+/// A place in a stream: where the record of a sequence number starts or will start. Means something
+/// only to the ring that it came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub struct Place {
     pub(crate) position: u64,
     pub(crate) sequence: u64,
 }
@@ -188,6 +189,11 @@ pub(crate) fn is_missing<M: Memory>(memory: &M, g: &Geometry, place: Place) -> b
 }
 
 impl Place {
+    /// The sequence number of the record here.
+    pub fn sequence(self) -> u64 {
+        self.sequence
+    }
+
     /// Refuses a place that no producer can have reached, before anything is computed from it.
     pub(crate) fn check(self, geometry: &Geometry) -> Result<(), RingError> {
         let sound = self.position <= POSITION_MAX

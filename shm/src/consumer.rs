@@ -261,6 +261,40 @@ impl<M: Memory> Consumer<M> {
         limit: usize,
         mut handler: impl FnMut(Message<'_>),
     ) -> Result<usize, PollError> {
+        self.poll_while(limit, |message| {
+            handler(message);
+            true
+        })
+    }
+
+    /// As [`poll`](Self::poll), until `handler` says no: the message that it refuses is not
+    /// counted, and the next poll starts with it.
+    ///
+    /// ```
+    /// # use gapless_shm::{RingOptions, Start};
+    /// # let (mut producer, ring) = RingOptions::new().capacity_bytes(4096).heap()?;
+    /// # let mut consumer = ring.subscribe("reader", Start::Oldest)?;
+    /// for n in [1_u8, 2, 3] {
+    ///     producer.try_publish(&[n])?;
+    /// }
+    /// let mut room = 2;
+    /// let mut take = |message: gapless_shm::Message<'_>| {
+    ///     room -= 1;
+    ///     room >= 0
+    /// };
+    /// assert_eq!(consumer.poll_while(64, &mut take)?, 2);
+    /// assert_eq!(consumer.next_sequence(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`poll`](Self::poll).
+    #[inline(always)]
+    pub fn poll_while(
+        &mut self,
+        limit: usize,
+        mut handler: impl FnMut(Message<'_>) -> bool,
+    ) -> Result<usize, PollError> {
         if !self.in_place {
             return self.poll_otherwise(limit, &mut handler);
         }
@@ -277,7 +311,7 @@ impl<M: Memory> Consumer<M> {
     fn poll_in_place(
         &mut self,
         limit: usize,
-        mut handler: impl FnMut(Message<'_>),
+        mut handler: impl FnMut(Message<'_>) -> bool,
     ) -> Result<usize, PollError> {
         let g = self.geometry;
         let mut count = 0;
@@ -308,7 +342,9 @@ impl<M: Memory> Consumer<M> {
             // every slice of shared memory, it relies on all who may write the file keeping to
             // the protocol: see the crate's "Trust".
             let payload = unsafe { memory.bytes(offset + RECORD_HEADER_BYTES, word.len()) };
-            handler(Message { sequence, payload, flags: word.flags() });
+            if !handler(Message { sequence, payload, flags: word.flags() }) {
+                break;
+            }
             count += 1;
             let step = progress.stride.guess(bytes);
             progress.next = Place { position: position + step, sequence: sequence + 1 };
@@ -341,7 +377,7 @@ impl<M: Memory> Consumer<M> {
     fn poll_otherwise(
         &mut self,
         limit: usize,
-        handler: &mut impl FnMut(Message<'_>),
+        handler: &mut impl FnMut(Message<'_>) -> bool,
     ) -> Result<usize, PollError> {
         if !self.buffer.is_empty() {
             return self.poll_copying(limit, handler);

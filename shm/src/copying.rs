@@ -15,7 +15,7 @@ impl<M: Memory> Consumer<M> {
     pub(crate) fn poll_copying(
         &mut self,
         limit: usize,
-        handler: &mut impl FnMut(Message<'_>),
+        handler: &mut impl FnMut(Message<'_>) -> bool,
     ) -> Result<usize, PollError> {
         let mut count = 0;
         let mut overruns = 0;
@@ -50,7 +50,9 @@ impl<M: Memory> Consumer<M> {
                     if place.sequence >= self.first_wanted {
                         let payload = &self.buffer[..word.len()];
                         let flags = word.flags();
-                        handler(Message { sequence: place.sequence, payload, flags });
+                        if !handler(Message { sequence: place.sequence, payload, flags }) {
+                            break;
+                        }
                         count += 1;
                     }
                     self.next = place.after(&self.geometry, word);

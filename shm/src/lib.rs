@@ -57,6 +57,7 @@ mod inspect;
 pub mod layout;
 #[cfg(not(loom))]
 mod lease;
+mod lookback;
 mod memory;
 #[cfg(loom)]
 mod model;
@@ -74,6 +75,7 @@ mod wait;
 #[cfg(loom)]
 use model as region; // the memory that a ring lives in by default
 
+pub use checkpoint::Place;
 pub use claim::{Batch, Claim};
 pub use consumer::{Consumer, Message, ProducerStatus, Start};
 #[cfg(not(loom))]
@@ -84,6 +86,7 @@ pub use header::{Header, Mode, session_text};
 pub use heap::Heap;
 #[cfg(not(loom))]
 pub use inspect::{ConsumerInfo, Inspector, Record, Snapshot, Verified};
+pub use lookback::LookBack;
 pub use memory::Memory;
 #[cfg(not(loom))]
 pub use options::{ConsumerOptions, HeapRing, RingOptions};

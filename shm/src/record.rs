@@ -16,10 +16,15 @@ impl Flags {
     pub const MIDDLE: Self = Self(0);
     /// The last of several fragments.
     pub const END: Self = Self(Self::END_BIT);
+    /// No message: one that was published elsewhere and reached this ring's producer neither at
+    /// first nor when asked for again, and that nobody has any more. Stands in its place, empty, so
+    /// that a loss is seen, and the sequence numbers stay true.
+    pub const LOST: Self = Self(Self::BEGIN_BIT | Self::END_BIT | Self::LOST_BIT);
 
     const BEGIN_BIT: u8 = 0x01;
     const END_BIT: u8 = 0x02;
-    const USER_BITS: u8 = Self::BEGIN_BIT | Self::END_BIT;
+    const LOST_BIT: u8 = 0x04;
+    const USER_BITS: u8 = Self::BEGIN_BIT | Self::END_BIT | Self::LOST_BIT;
 
     /// Whether a message begins with this record.
     pub fn begins(self) -> bool {
@@ -31,7 +36,12 @@ impl Flags {
         self.0 & Self::END_BIT != 0
     }
 
-    /// The two bits as they stand in the record.
+    /// Whether this stands in place of a message that is lost.
+    pub fn is_lost(self) -> bool {
+        self.0 & Self::LOST_BIT != 0
+    }
+
+    /// The three bits as they stand in the record.
     pub fn bits(self) -> u8 {
         self.0
     }
@@ -44,7 +54,7 @@ pub(crate) struct CommitWord(pub(crate) u64);
 const COMMITTED: u64 = 0x80 << 24;
 const PADDING: u64 = 0x40 << 24;
 const _: () = assert!(COMMITTED == 1 << 31);
-const RESERVED: u64 = 0x3c << 24;
+const RESERVED: u64 = 0x38 << 24;
 const LENGTH_MASK: u64 = (1 << 24) - 1;
 
 impl CommitWord {
@@ -80,7 +90,7 @@ impl CommitWord {
 
     /// Whether bits are set that this layout version leaves clear.
     pub(crate) fn has_reserved_bits(self) -> bool {
-        self.0 & RESERVED != 0 || (self.is_padding() && self.0 & (LENGTH_MASK | 3 << 24) != 0)
+        self.0 & RESERVED != 0 || (self.is_padding() && self.0 & (LENGTH_MASK | 7 << 24) != 0)
     }
 
     #[inline(always)]
