@@ -28,6 +28,7 @@
 //! | name a stream and its options | [`Address`] |
 //! | run a duty cycle on a pinned, named thread | [`Agent`], [`AgentRunner`] |
 //! | measure time across processes | [`TscClock`] |
+//! | move datagrams: sockets, multicast, floods | [`net`] |
 //! | everything about the ring itself | [`shm`] |
 //!
 //! Not here: brokers, daemons, background threads. Nothing on the path of a message allocates,
@@ -42,6 +43,7 @@ mod cpu;
 mod error;
 mod fragment;
 mod merge;
+pub mod net;
 mod publisher;
 mod subscriber;
 

@@ -1,0 +1,528 @@
+//! Datagram I/O over the loopback interface, on every back end that this host has.
+//!
+//! Nothing here is timed. Loops that wait for a datagram give up after [`PATIENCE`], which only a
+//! datagram that never comes can use up.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use gapless::net::{
+    Backend, Datagrams, Interface, NetError, Network, Run, SocketOptions, SocketSet,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const V4: &str = "127.0.0.1:0";
+const V6: &str = "[::1]:0";
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// The back ends to test, each with a name for messages.
+fn backends() -> Vec<(&'static str, Backend)> {
+    vec![("socket", Backend::Socket)]
+}
+
+/// The loopback addresses of the families that this host has.
+fn families() -> Vec<&'static str> {
+    let have = |text: &&str| std::net::UdpSocket::bind(*text).is_ok();
+    let families: Vec<&str> = [V4, V6].into_iter().filter(have).collect();
+    if !families.contains(&V6) {
+        eprintln!("skipped for IPv6: this host has no ::1");
+    }
+    families
+}
+
+fn for_all(test: impl Fn(Backend, &'static str)) {
+    for (name, backend) in backends() {
+        for family in families() {
+            eprintln!("-- {name}, {family}");
+            test(backend, family);
+        }
+    }
+}
+
+/// A network with a receiver (0) and a sender connected to it (1).
+fn pair(backend: Backend, family: &str) -> Network {
+    let mut network = Network::open(backend).unwrap();
+    let room = 4 << 20;
+    let receiver = SocketOptions::new(at(family)).receive_buffer_bytes(room);
+    assert_eq!(network.add(&receiver).unwrap(), 0);
+    let there = network.local_address(0);
+    let sender = SocketOptions::new(at(family)).connect(there).send_buffer_bytes(room);
+    assert_eq!(network.add(&sender).unwrap(), 1);
+    network
+}
+
+/// Receives on socket 0 until `count` datagrams are there.
+fn collect(network: &mut Network, count: usize) -> Vec<(SocketAddr, Vec<u8>)> {
+    let started = Instant::now();
+    let mut seen = Vec::new();
+    while seen.len() < count {
+        assert!(started.elapsed() < PATIENCE, "{} of {count} datagrams came", seen.len());
+        let take = |d: gapless::net::Datagram<'_>| {
+            assert_eq!(d.socket, 0);
+            seen.push((d.source, d.bytes.to_vec()));
+        };
+        network.receive(SocketSet::of(0), 64, take).unwrap();
+    }
+    seen
+}
+
+/// Receives until nothing has come for so long that the socket has shifted down.
+fn drain(network: &mut Network) -> usize {
+    let (mut count, mut empty) = (0, 0);
+    while empty < 1_000 {
+        match network.receive(SocketSet::all(), 64, |_| ()).unwrap() {
+            0 => empty += 1,
+            got => (count, empty) = (count + got, 0),
+        }
+    }
+    count
+}
+
+fn pattern(seed: usize, len: usize) -> Vec<u8> {
+    (0..len).map(|i| (seed.wrapping_mul(31) + i * 7 + i / 251) as u8).collect()
+}
+
+#[test]
+fn a_datagram_goes_there_and_the_answer_comes_back() {
+    for_all(|backend, family| {
+        let mut network = pair(backend, family);
+        assert_eq!(network.receive(SocketSet::all(), 8, |_| panic!("nothing sent")).unwrap(), 0);
+        assert_eq!(network.send(1, None, &[Run::one(b"there")]).unwrap(), 1);
+        let (source, bytes) = collect(&mut network, 1).remove(0);
+        assert_eq!((source, &bytes[..]), (network.local_address(1), &b"there"[..]));
+
+        assert_eq!(network.send(0, Some(source), &[Run::one(b"back")]).unwrap(), 1);
+        network.wait(PATIENCE).unwrap();
+        let mut answers = Vec::new();
+        while answers.is_empty() {
+            let take = |d: gapless::net::Datagram<'_>| {
+                answers.push((d.socket, d.source, d.bytes.to_vec()));
+            };
+            network.receive(SocketSet::of(1), 1, take).unwrap();
+        }
+        assert_eq!(answers, [(1, network.local_address(0), b"back".to_vec())]);
+        let (receiver, sender) = (network.statistics(0), network.statistics(1));
+        assert_eq!((receiver.datagrams_in, receiver.bytes_in), (1, 5));
+        assert_eq!((sender.datagrams_out, sender.bytes_out), (1, 5));
+        assert_eq!((receiver.datagrams_out, sender.datagrams_in), (1, 1));
+        assert_eq!(
+            (receiver.kernel_drops, receiver.send_failures, receiver.unreachable),
+            (0, 0, 0)
+        );
+    });
+}
+
+#[test]
+fn an_empty_datagram_is_a_datagram() {
+    for_all(|backend, family| {
+        let mut network = pair(backend, family);
+        let runs = [Run::one(b""), Run { bytes: b"", segment_bytes: 100 }, Run::one(b"x")];
+        assert_eq!(network.send(1, None, &runs).unwrap(), 3);
+        let seen: Vec<_> = collect(&mut network, 3).into_iter().map(|(_, bytes)| bytes).collect();
+        assert_eq!(seen, [b"".to_vec(), b"".to_vec(), b"x".to_vec()]);
+    });
+}
+
+#[test]
+fn a_lone_datagram_costs_one_call_each_way() {
+    let mut network = pair(Backend::Socket, V4);
+    for round in 1..=100_u64 {
+        network.send(1, None, &[Run::one(b"lone")]).unwrap();
+        network.wait(PATIENCE).unwrap();
+        let before = network.statistics(0).system_calls;
+        assert_eq!(network.receive(SocketSet::of(0), 64, |_| ()).unwrap(), 1);
+        assert_eq!(network.statistics(0).system_calls - before, 1);
+        assert_eq!(network.statistics(1).system_calls, round);
+        assert_eq!(network.receive(SocketSet::of(0), 64, |_| ()).unwrap(), 0);
+    }
+}
+
+#[test]
+fn only_wanted_sockets_are_looked_at() {
+    let mut network = pair(Backend::Socket, V4);
+    network.send(1, None, &[Run::one(b"wait")]).unwrap();
+    network.wait(PATIENCE).unwrap();
+    assert_eq!(network.receive(SocketSet::of(1), 8, |_| ()).unwrap(), 0);
+    assert_eq!(network.receive(SocketSet::none(), 8, |_| ()).unwrap(), 0);
+    assert_eq!(network.receive(SocketSet::of(31), 8, |_| ()).unwrap(), 0, "there is no such");
+    assert_eq!(network.receive(SocketSet::none().with(0), 8, |_| ()).unwrap(), 1);
+}
+
+/// Runs of every shape arrive as the datagrams they stand for, in order, with every byte.
+#[test]
+fn runs_arrive_byte_for_byte() {
+    for_all(|backend, family| {
+        for coalesce in [true, false] {
+            let mut network = Network::open(backend).unwrap();
+            let options = SocketOptions::new(at(family)).coalesce(coalesce);
+            network.add(&options.clone().receive_buffer_bytes(8 << 20)).unwrap();
+            let there = network.local_address(0);
+            network.add(&options.connect(there)).unwrap();
+            let mut round = 0;
+            for segment_bytes in [1, 63, 64, 1_000, 1_408, 8_192, 30_000] {
+                for pieces in [1, 2, 3, 17, 64] {
+                    for last in [segment_bytes, 1, segment_bytes / 2 + 1] {
+                        let len = segment_bytes * (pieces - 1) + last;
+                        if len > 65_000 {
+                            continue;
+                        }
+                        round += 1;
+                        let bytes = pattern(round, len);
+                        let run = Run { bytes: &bytes, segment_bytes };
+                        assert_eq!(run.segments(), pieces);
+                        let lone = pattern(round + 1, 100);
+                        let sent = network.send(1, None, &[run, Run::one(&lone)]).unwrap();
+                        assert_eq!(sent, 2);
+                        let mut expected: Vec<&[u8]> = bytes.chunks(segment_bytes).collect();
+                        expected.push(&lone);
+                        let seen = collect(&mut network, expected.len());
+                        for ((_, seen), expected) in seen.iter().zip(expected) {
+                            assert!(seen == expected, "{segment_bytes} x {pieces}, last {last}");
+                        }
+                    }
+                }
+            }
+            assert!(round > 60);
+            assert_eq!(network.statistics(0).kernel_drops, 0);
+            assert!(network.notes().is_empty(), "{:?}", network.notes());
+        }
+    });
+}
+
+/// Floods and lone datagrams in turn, so that the receiver shifts up and down, often while data is
+/// under way. Each datagram says which it is; none may be lost, doubled or merged.
+#[test]
+fn shifting_gears_neither_loses_nor_merges() {
+    for_all(|backend, family| {
+        let mut network = pair(backend, family);
+        let (mut next_out, mut next_in) = (0_u64, 0_u64);
+        let started = Instant::now();
+        for round in 0..60_u64 {
+            let segment_bytes = [8, 24, 1_400][round as usize % 3];
+            for _ in 0..(if round % 2 == 0 { 40 } else { 3 }) {
+                let mut bytes = Vec::new();
+                for _ in 0..[1, 5, 40][(round / 2 % 3) as usize] {
+                    bytes.extend(next_out.to_le_bytes());
+                    bytes.resize(bytes.len() + segment_bytes - 8, 0xEE);
+                    next_out += 1;
+                }
+                let run = Run { bytes: &bytes, segment_bytes };
+                assert_eq!(network.send(1, None, &[run]).unwrap(), 1);
+                let limit = 1 + round as usize * 7 % 64;
+                let check = |d: gapless::net::Datagram<'_>| {
+                    assert_eq!(d.bytes.len(), segment_bytes, "merged or cut");
+                    assert_eq!(d.bytes[..8], next_in.to_le_bytes());
+                    next_in += 1;
+                };
+                network.receive(SocketSet::of(0), limit, check).unwrap();
+            }
+            while next_in < next_out {
+                assert!(started.elapsed() < PATIENCE, "{next_in} of {next_out} came");
+                let check = |d: gapless::net::Datagram<'_>| {
+                    assert_eq!(d.bytes.len(), segment_bytes, "merged or cut");
+                    assert_eq!(d.bytes[..8], next_in.to_le_bytes());
+                    next_in += 1;
+                };
+                network.receive(SocketSet::of(0), 64, check).unwrap();
+            }
+            for _ in 0..round * 20 {
+                assert_eq!(network.receive(SocketSet::of(0), 64, |_| ()).unwrap(), 0);
+            }
+        }
+        assert_eq!(network.statistics(0).datagrams_in, next_out);
+        assert_eq!(network.statistics(0).kernel_drops, 0);
+    });
+}
+
+#[test]
+fn a_flood_takes_few_calls() {
+    for_all(|backend, family| {
+        let mut network = pair(backend, family);
+        let bytes = pattern(1, 64 * 1_000);
+        let runs = [Run { bytes: &bytes, segment_bytes: 1_000 }; 4];
+        for _ in 0..50 {
+            assert_eq!(network.send(1, None, &runs).unwrap(), 4);
+            collect(&mut network, 256);
+        }
+        let (receiver, sender) = (network.statistics(0), network.statistics(1));
+        assert_eq!(receiver.datagrams_in, 12_800);
+        assert!(sender.system_calls <= 200, "{} calls", sender.system_calls);
+        assert!(receiver.system_calls <= 1_600, "{} calls", receiver.system_calls);
+    });
+}
+
+/// A receiver that does not read loses datagrams, and the kernel says how many.
+#[test]
+fn kernel_drops_are_counted() {
+    for_all(|backend, family| {
+        let mut network = Network::open(backend).unwrap();
+        network.add(&SocketOptions::new(at(family)).receive_buffer_bytes(8 << 10)).unwrap();
+        let there = network.local_address(0);
+        network.add(&SocketOptions::new(at(family)).connect(there)).unwrap();
+        for _ in 0..200 {
+            network.send(1, None, &[Run::one(&[7; 1_000])]).unwrap();
+        }
+        let seen = drain(&mut network) as u64;
+        let receiver = network.statistics(0);
+        assert!(receiver.kernel_drops > 0);
+        assert_eq!(seen + receiver.kernel_drops, 200);
+        assert_eq!(receiver.datagrams_in, seen);
+    });
+}
+
+/// A connected sender without a receiver: the network's answer is counted, and when a receiver
+/// comes it is served.
+#[test]
+fn nobody_there_is_not_an_error() {
+    for_all(|backend, family| {
+        let mut network = Network::open(backend).unwrap();
+        let vacant = std::net::UdpSocket::bind(at(family)).unwrap().local_addr().unwrap();
+        network.add(&SocketOptions::new(at(family))).unwrap();
+        network.add(&SocketOptions::new(at(family)).connect(vacant)).unwrap();
+        for _ in 0..50 {
+            assert_eq!(network.send(1, None, &[Run::one(b"hello?")]).unwrap(), 1);
+            assert_eq!(network.send(1, None, &[Run::one(b"a"), Run::one(b"b")]).unwrap(), 2);
+            assert_eq!(network.receive(SocketSet::of(1), 8, |_| ()).unwrap(), 0);
+        }
+        let counted = network.statistics(1);
+        assert!(counted.unreachable > 0);
+        assert_eq!(counted.datagrams_out + counted.send_failures, 150);
+        let late = std::net::UdpSocket::bind(vacant).unwrap();
+        late.set_read_timeout(Some(PATIENCE)).unwrap();
+        network.send(1, None, &[Run::one(b"welcome")]).unwrap();
+        let mut room = [0; 16];
+        assert_eq!(late.recv(&mut room).unwrap(), 7);
+    });
+}
+
+/// Multicast on the interface `lo`: each receiver that joined gets each datagram, others get none.
+fn multicast(backend: Backend, bind: &str, group: &str, elsewhere: &str, source: Option<IpAddr>) {
+    let mut network = Network::open(backend).unwrap();
+    let group = ip(group);
+    let base = SocketOptions::new(SocketAddr::new(group, 0)).interface("lo").reuse(true);
+    let receiver = base.receive_buffer_bytes(8 << 20);
+    let joined = match network.add(&receiver.clone().join(group).source(source)) {
+        Ok(joined) => joined,
+        Err(error) => {
+            eprintln!("skipped: multicast to {group} on lo: {error}");
+            return;
+        }
+    };
+    let to = network.local_address(joined);
+    let mut again = SocketOptions::new(to).interface("lo").reuse(true).join(group).source(source);
+    again = again.receive_buffer_bytes(8 << 20);
+    let second = network.add(&again).unwrap();
+    let any = SocketAddr::new(if to.is_ipv4() { ip("0.0.0.0") } else { ip("::") }, to.port());
+    let other = SocketOptions::new(any).interface("lo").reuse(true).join(ip(elsewhere));
+    let other = network.add(&other).unwrap();
+    let out = SocketOptions::new(at(bind)).connect(to).interface("lo").ttl(1);
+    let out = match network.add(&out) {
+        Ok(out) => out,
+        Err(error) => {
+            eprintln!("skipped: sending multicast to {to} on lo: {error}");
+            return;
+        }
+    };
+    let bytes = pattern(9, 40 * 1_000);
+    let run = Run { bytes: &bytes, segment_bytes: 1_000 };
+    let mut seen = vec![Vec::new(); 4];
+    let started = Instant::now();
+    for _ in 0..10 {
+        assert_eq!(network.send(out, None, &[Run::one(b"lone"), run]).unwrap(), 2);
+    }
+    if network.statistics(out).send_failures > 0 {
+        eprintln!("skipped: lo has no route for multicast to {to}");
+        return;
+    }
+    let source = network.local_address(out);
+    while [joined, second].iter().any(|socket| seen[*socket].len() < 410) {
+        assert!(started.elapsed() < PATIENCE, "{}, {}", seen[joined].len(), seen[second].len());
+        let take = |d: gapless::net::Datagram<'_>| {
+            assert_eq!((d.source.ip(), d.source.port()), (source.ip(), source.port()));
+            seen[d.socket].push(d.bytes.to_vec());
+        };
+        network.receive(SocketSet::all(), 64, take).unwrap();
+    }
+    let mut expected = vec![b"lone".to_vec()];
+    expected.extend(bytes.chunks(1_000).map(<[u8]>::to_vec));
+    for socket in [joined, second] {
+        assert_eq!(seen[socket].len(), 410);
+        assert!(seen[socket].chunks(41).all(|chunk| chunk == expected));
+    }
+    assert!(seen[other].is_empty(), "a socket got a group that it did not join");
+    eprintln!("multicast to {to} passed");
+}
+
+#[test]
+fn multicast_reaches_who_joined() {
+    for (_, backend) in backends() {
+        multicast(backend, V4, "239.255.77.1", "239.255.77.2", None);
+        multicast(backend, V4, "232.1.77.1", "239.255.77.2", Some(ip("127.0.0.1")));
+        if families().contains(&V6) {
+            multicast(backend, V6, "ff05::7701", "ff05::7702", None);
+            multicast(backend, V6, "ff01::7701", "ff05::7702", None);
+        }
+    }
+}
+
+/// A source-specific join takes from that source only.
+#[test]
+fn a_source_filter_keeps_others_out() {
+    for (_, backend) in backends() {
+        let mut network = Network::open(backend).unwrap();
+        let group = ip("232.1.77.3");
+        let feed = SocketOptions::new(SocketAddr::new(group, 0)).interface("lo").join(group);
+        network.add(&feed.source(ip("127.0.0.2"))).unwrap();
+        let to = network.local_address(0);
+        for bind in ["127.0.0.3:0", "127.0.0.2:0"] {
+            network.add(&SocketOptions::new(at(bind)).connect(to).interface("127.0.0.1")).unwrap();
+        }
+        network.send(1, None, &[Run::one(b"stranger")]).unwrap();
+        network.send(2, None, &[Run::one(b"friend")]).unwrap();
+        assert_eq!(collect(&mut network, 1)[0].1, b"friend");
+        assert_eq!(drain(&mut network), 0);
+    }
+}
+
+#[test]
+fn loopback_of_multicast_can_be_off() {
+    for (_, backend) in backends() {
+        let mut network = Network::open(backend).unwrap();
+        let group = ip("239.255.77.4");
+        let feed = SocketOptions::new(SocketAddr::new(group, 0)).interface("eth0").join(group);
+        if let Err(error) = network.add(&feed) {
+            eprintln!("skipped: {error}");
+            return;
+        }
+        let to = network.local_address(0);
+        let out = SocketOptions::new(at("0.0.0.0:0")).connect(to).interface("eth0").ttl(0);
+        network.add(&out.clone().multicast_loopback(false)).unwrap();
+        network.add(&out).unwrap();
+        network.send(1, None, &[Run::one(b"for others")]).unwrap();
+        network.send(2, None, &[Run::one(b"for all")]).unwrap();
+        assert_eq!(collect(&mut network, 1)[0].1, b"for all");
+        assert_eq!(drain(&mut network), 0);
+    }
+}
+
+#[test]
+fn each_mistake_has_its_own_error() {
+    for (_, backend) in backends() {
+        let mut network = Network::open(backend).unwrap();
+        let refuse = |network: &mut Network, options: SocketOptions| {
+            let error = network.add(&options).unwrap_err();
+            eprintln!("{error}");
+            error
+        };
+        let v4 = || SocketOptions::new(at(V4));
+
+        for wanted in [Interface::Name("wan7".into()), ip("198.51.100.9").into()] {
+            match refuse(&mut network, v4().interface(wanted.clone())) {
+                NetError::InterfaceMissing { wanted: named, available } => {
+                    assert_eq!(named, wanted.to_string());
+                    assert!(available.iter().any(|text| text == "lo (127.0.0.1)"));
+                }
+                other => panic!("{other}"),
+            }
+        }
+        let error = refuse(&mut network, v4().join(ip("10.0.0.1")));
+        assert!(matches!(error, NetError::NotMulticast { group } if group == ip("10.0.0.1")));
+
+        for (what, options) in [
+            ("destination", v4().connect(at("[::1]:9"))),
+            ("group", v4().join(ip("ff05::1"))),
+            ("source", v4().join(ip("232.0.0.1")).source(ip("::1"))),
+        ] {
+            let error = refuse(&mut network, options);
+            assert!(matches!(error, NetError::FamilyMismatch { what: named, .. } if named == what));
+        }
+
+        let taken = std::net::UdpSocket::bind(V4).unwrap().local_addr().unwrap();
+        let _holder = std::net::UdpSocket::bind(taken).unwrap();
+        let error = refuse(&mut network, SocketOptions::new(taken));
+        assert!(matches!(error, NetError::PortInUse { address } if address == taken));
+
+        let foreign = at("198.51.100.9:0");
+        let error = refuse(&mut network, SocketOptions::new(foreign));
+        assert!(matches!(error, NetError::AddressMissing { address } if address == foreign));
+
+        assert_eq!(network.add(&v4()).unwrap(), 0, "refused sockets take no place");
+        let error = network.send(0, None, &[Run::one(b"?")]).unwrap_err();
+        assert!(matches!(error, NetError::NotConnected { socket: 0, .. }), "{error}");
+        let error = network.send(0, Some(at("[::1]:9")), &[Run::one(b"?")]).unwrap_err();
+        assert!(matches!(error, NetError::FamilyMismatch { what: "destination", .. }), "{error}");
+
+        for _ in 1..32 {
+            network.add(&v4()).unwrap();
+        }
+        let error = refuse(&mut network, v4());
+        assert!(matches!(error, NetError::TooManySockets { limit: 32 }));
+    }
+}
+
+/// What cannot travel whole is refused with the size and the limit; what was before it is sent.
+#[test]
+fn oversize_datagrams_are_refused() {
+    for_all(|backend, family| {
+        let mut network = pair(backend, family);
+        let huge = vec![1; 70_000];
+        for runs in [vec![Run::one(&huge)], vec![Run { bytes: &huge, segment_bytes: 66_000 }]] {
+            match network.send(1, None, &runs).unwrap_err() {
+                NetError::TooLarge { bytes, mtu } => {
+                    assert!(bytes == 70_000 || bytes == 66_000);
+                    assert!(mtu.is_some_and(|mtu| mtu >= 65_535), "that of lo: {mtu:?}");
+                }
+                other => panic!("{other}"),
+            }
+        }
+        let runs = [Run::one(b"before"), Run::one(&huge), Run::one(b"after")];
+        assert_eq!(network.send(1, None, &runs).unwrap(), 1);
+        assert!(matches!(
+            network.send(1, None, &runs[1..]).unwrap_err(),
+            NetError::TooLarge { bytes: 70_000, .. }
+        ));
+        assert_eq!(network.send(1, None, &runs[2..]).unwrap(), 1);
+        let seen: Vec<_> = collect(&mut network, 2).into_iter().map(|(_, bytes)| bytes).collect();
+        assert_eq!(seen, [b"before".to_vec(), b"after".to_vec()]);
+    });
+}
+
+/// Without privilege the buffer is what the system allows, and a note says so.
+#[test]
+fn a_buffer_that_falls_short_is_noted() {
+    let mut network = Network::open(Backend::Socket).unwrap();
+    let greedy = SocketOptions::new(at(V4)).receive_buffer_bytes(usize::MAX);
+    network.add(&greedy.dscp(46).busy_poll_us(0).ttl(3).send_buffer_bytes(100_000)).unwrap();
+    // With privilege the kernel takes anything up to its own arithmetic, and nothing is to be
+    // noted.
+    for note in network.notes() {
+        assert!(note.starts_with("socket 0: the receive buffer has"), "{note}");
+    }
+}
+
+#[test]
+fn waiting_ends_with_the_datagram_or_the_time() {
+    for_all(|backend, family| {
+        let mut network = pair(backend, family);
+        network.wait(Duration::from_millis(1)).unwrap();
+        assert_eq!(network.receive(SocketSet::all(), 8, |_| ()).unwrap(), 0);
+        let to = network.local_address(0);
+        let thread = std::thread::spawn(move || {
+            let socket = std::net::UdpSocket::bind(SocketAddr::new(to.ip(), 0)).unwrap();
+            socket.send_to(b"wake", to).unwrap();
+        });
+        let started = Instant::now();
+        while network.receive(SocketSet::all(), 8, |_| ()).unwrap() == 0 {
+            assert!(started.elapsed() < PATIENCE);
+            network.wait(PATIENCE).unwrap();
+        }
+        thread.join().unwrap();
+    });
+}
