@@ -79,8 +79,19 @@ impl Control {
 
     /// Waits until the other side has set `word` to `value` or more.
     pub(crate) fn wait_for(&self, word: Word, value: u64) -> Result<()> {
+        self.wait_meanwhile(word, value, || ())
+    }
+
+    /// As [`wait_for`](Self::wait_for), with something to do again and again meanwhile.
+    pub(crate) fn wait_meanwhile(
+        &self,
+        word: Word,
+        value: u64,
+        mut work: impl FnMut(),
+    ) -> Result<()> {
         while self.get(word) < value {
             self.check()?;
+            work();
             std::thread::yield_now();
         }
         Ok(())

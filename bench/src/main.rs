@@ -15,6 +15,7 @@ mod link;
 mod lossy;
 mod mapping;
 mod memcpy;
+mod net;
 mod oneway;
 mod partner;
 mod peers;
@@ -52,7 +53,8 @@ const ROUNDS_QUICK: u32 = 3;
 #[derive(Parser)]
 #[command(name = "gapless-bench", version, args_conflicts_with_subcommands = true)]
 #[command(after_help = "Suites:\n  ipc    the ring between two processes of one host, its floor \
-                        and its peers\n\nExample:\n  gapless-bench ipc --quick --json ipc.jsonl")]
+                        and its peers\n  net    datagrams between two processes of one host, and \
+                        their floors\n\nExample:\n  gapless-bench ipc --quick --json ipc.jsonl")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -131,7 +133,7 @@ fn measure(args: &Measure) -> Result<()> {
     if host.cores == 1 {
         println!(
             "one core: both sides take turns on it, so every figure below is the scheduler's, \
-             not the ring's"
+             not those of what is measured"
         );
     }
     let plan = Plan {
@@ -142,10 +144,12 @@ fn measure(args: &Measure) -> Result<()> {
         quick: args.quick,
         cores: cores(),
     };
+    let (cases, skipped) = run::runnable(suite, cases);
     let runs = run::rounds(&plan, &cases, progress)?;
     progress("");
-    let report = Report::new(host, clock, suite, &cases, &runs)?;
+    let report = Report::new(host, clock, suite, &cases, &runs)?.skipping(skipped);
     println!("{}", report.table());
+    report.skipped.iter().for_each(|skipped| println!("{skipped}"));
     if let Some(path) = &args.json {
         write(path, |out| report.write_json(out))?;
     }

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::clock::ticks;
 use crate::control::Word;
-use crate::link::{Link, Receiver, consume};
+use crate::link::{Link, Receiver, Sender, consume};
 use crate::roundtrip::send;
 use crate::scenario::{Outcome, Scenario, Session, histogram};
 use crate::schedule::{Schedule, run_schedule};
@@ -23,6 +23,10 @@ const DRAINED: u64 = 3;
 const POLL_LIMIT: usize = 64;
 
 impl<L: Link> Scenario for OneWay<L> {
+    fn obstacle(&self) -> Option<String> {
+        self.link.obstacle()
+    }
+
     fn lead(&self, session: &Session<'_>) -> Result<Outcome> {
         let control = session.control;
         control.wait_for(Word::Stage, OPENED)?;
@@ -65,6 +69,7 @@ impl<L: Link> Scenario for OneWay<L> {
         let mut sender = self.link.open_sender(session.dir, "flow")?;
         control.set(Word::Stage, OPENED);
         control.wait_for(Word::Stage, STARTED)?;
+        sender.connect()?;
         let interval_ticks = session.clock.ticks_per_ns() * 1e9 / f64::from(self.rate_per_s);
         let span = session.span.warm_up + session.span.measure;
         let count = (span.as_secs_f64() * f64::from(self.rate_per_s)) as u64;
@@ -88,6 +93,6 @@ impl<L: Link> Scenario for OneWay<L> {
         });
         result?;
         control.set(Word::Total, sent + 1);
-        control.wait_for(Word::Stage, DRAINED)
+        control.wait_meanwhile(Word::Stage, DRAINED, || sender.idle())
     }
 }

@@ -2,6 +2,7 @@
 //! object a line. Nothing is written without a complete host record.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Write;
 
 use anyhow::{Context, Result, ensure};
@@ -69,11 +70,26 @@ pub(crate) struct Row {
     pub(crate) details: BTreeMap<String, f64>,
 }
 
-/// A line of the JSON file.
+/// A case that could not be run here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Skipped {
+    pub(crate) suite: String,
+    pub(crate) case: String,
+    #[serde(rename = "skipped")]
+    pub(crate) reason: String,
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "skipped {}: {}", self.case, self.reason)
+    }
+}
+
+/// A line of the JSON file: a row, or what took its place.
 #[derive(Serialize)]
-struct Line<'a> {
+struct Line<'a, T> {
     #[serde(flatten)]
-    row: &'a Row,
+    row: &'a T,
     host: &'a Host,
 }
 
@@ -81,6 +97,8 @@ struct Line<'a> {
 pub(crate) struct Report {
     pub(crate) host: Host,
     pub(crate) rows: Vec<Row>,
+    /// Cases that could not be run here.
+    pub(crate) skipped: Vec<Skipped>,
     /// For the plot: all rounds of a row's samples in one, in ticks.
     pub(crate) merged: Vec<Option<Histogram<u64>>>,
     pub(crate) clock: Clock,
@@ -112,7 +130,13 @@ impl Report {
             }
         }
         compare(&mut rows, cases);
-        Ok(Self { host, rows, merged, clock })
+        Ok(Self { host, rows, skipped: Vec::new(), merged, clock })
+    }
+
+    /// Tells of cases that were not run, too.
+    pub(crate) fn skipping(mut self, skipped: Vec<Skipped>) -> Self {
+        self.skipped = skipped;
+        self
     }
 
     /// One JSON object a line.
@@ -120,10 +144,15 @@ impl Report {
     /// # Errors
     /// If writing fails.
     pub(crate) fn write_json(&self, out: &mut impl Write) -> Result<()> {
+        let host = &self.host;
+        let mut write = |line: serde_json::Result<String>| -> Result<()> {
+            writeln!(out, "{}", line.context("write JSON")?).context("write JSON")
+        };
         for row in &self.rows {
-            let host = &self.host;
-            serde_json::to_writer(&mut *out, &Line { row, host }).context("write JSON")?;
-            writeln!(out).context("write JSON")?;
+            write(serde_json::to_string(&Line { row, host }))?;
+        }
+        for row in &self.skipped {
+            write(serde_json::to_string(&Line { row, host }))?;
         }
         Ok(())
     }
@@ -342,6 +371,19 @@ mod tests {
         assert!((ours.ratio_floor.unwrap() - 100.0 / 110.0).abs() < 1e-9);
         assert_eq!(named("ours", Class::Far).ratio_p50, None);
         assert_eq!(named("peer", Class::Near).ring_better, Some(2.0));
+    }
+
+    #[test]
+    fn what_was_skipped_is_told_with_its_reason() {
+        let reason = "no such kernel".to_owned();
+        let skipped = Skipped { suite: "net".into(), case: "floor".into(), reason };
+        assert_eq!(skipped.to_string(), "skipped floor: no such kernel");
+        let report = report(host(), &[]).unwrap().skipping(vec![skipped.clone()]);
+        let mut out = Vec::new();
+        report.write_json(&mut out).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(value["skipped"], "no such kernel");
+        assert_eq!(serde_json::from_value::<Skipped>(value).unwrap(), skipped);
     }
 
     #[test]

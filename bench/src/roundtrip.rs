@@ -3,6 +3,7 @@
 use std::hint::{black_box, spin_loop};
 
 use anyhow::Result;
+use hdrhistogram::Histogram;
 
 use crate::clock::ticks;
 use crate::control::{Watch, Word};
@@ -24,6 +25,10 @@ const LEAD_SENDS: u64 = 1;
 const PARTNER_READY: u64 = 2;
 
 impl<L: Link> Scenario for RoundTrip<L> {
+    fn obstacle(&self) -> Option<String> {
+        self.link.obstacle()
+    }
+
     fn lead(&self, session: &Session<'_>) -> Result<Outcome> {
         let control = session.control;
         let mut sender = self.link.open_sender(session.dir, "there")?;
@@ -31,13 +36,8 @@ impl<L: Link> Scenario for RoundTrip<L> {
         control.wait_for(Word::Stage, PARTNER_READY)?;
         let mut receiver = self.link.open_receiver(session.dir, "back")?;
         let payload = vec![0x5a; self.payload_bytes];
-        let mut samples = histogram();
-        let mut watch = control.watch();
-        let (warm, end) = session.schedule();
-        let limit = end + PATIENCE * (end - warm);
-        loop {
-            let from = ticks();
-            send(&mut sender, &payload, &mut watch)?;
+        let samples = sample(session, |watch| {
+            send(&mut sender, &payload, watch)?;
             while receiver.poll(1, |message| {
                 black_box(consume(message));
             }) == 0
@@ -45,14 +45,8 @@ impl<L: Link> Scenario for RoundTrip<L> {
                 watch.stopped()?;
                 receiver.idle();
             }
-            let now = ticks();
-            if now > warm {
-                samples.saturating_record(now.saturating_sub(from));
-            }
-            if now > end && (samples.len() >= SAMPLES_MIN || now > limit) {
-                break;
-            }
-        }
+            Ok(())
+        })?;
         control.set(Word::Stop, 1);
         Ok(Outcome::latency(samples))
     }
@@ -76,6 +70,29 @@ impl<L: Link> Scenario for RoundTrip<L> {
                 }
                 receiver.idle();
             }
+        }
+    }
+}
+
+/// Makes round trips until the run is over and says how long they took, in ticks.
+#[inline(always)]
+pub(crate) fn sample(
+    session: &Session<'_>,
+    mut round_trip: impl FnMut(&mut Watch<'_>) -> Result<()>,
+) -> Result<Histogram<u64>> {
+    let mut samples = histogram();
+    let mut watch = session.control.watch();
+    let (warm, end) = session.schedule();
+    let limit = end + PATIENCE * (end - warm);
+    loop {
+        let from = ticks();
+        round_trip(&mut watch)?;
+        let now = ticks();
+        if now > warm {
+            samples.saturating_record(now.saturating_sub(from));
+        }
+        if now > end && (samples.len() >= SAMPLES_MIN || now > limit) {
+            return Ok(samples);
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::control::{Control, Word};
 use crate::partner::{Brief, Running, pin};
 use crate::probe::{Class, classify};
+use crate::report::Skipped;
 use crate::scenario::{Case, Outcome, Session, Span};
 
 /// A run whose class changed is repeated this often, then given up for this round.
@@ -32,6 +33,21 @@ pub(crate) struct Run {
     pub(crate) case: usize,
     pub(crate) class: Class,
     pub(crate) outcome: Outcome,
+}
+
+/// The cases that can be run here, and those that cannot, with the reasons.
+pub(crate) fn runnable(suite: &str, cases: Vec<Case>) -> (Vec<Case>, Vec<Skipped>) {
+    let mut skipped = Vec::new();
+    let mut can_run = |case: &Case| {
+        let obstacle = case.scenario.obstacle();
+        let skip = |reason| Skipped { suite: suite.to_owned(), case: case.name.clone(), reason };
+        let found = obstacle.map(skip);
+        let none = found.is_none();
+        skipped.extend(found);
+        none
+    };
+    let cases = cases.into_iter().filter(|case| can_run(case)).collect();
+    (cases, skipped)
 }
 
 /// Runs all rounds; `progress` is told what comes next.

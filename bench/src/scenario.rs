@@ -17,6 +17,10 @@ pub(crate) trait Scenario: Send + Sync {
     fn lead(&self, session: &Session<'_>) -> Result<Outcome>;
     /// Runs on the other core.
     fn follow(&self, session: &Session<'_>) -> Result<()>;
+    /// Why this cannot be run here, as people are told; `None` if it can.
+    fn obstacle(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Where the partner runs.

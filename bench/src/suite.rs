@@ -1,6 +1,7 @@
 //! The suites: which cases there are, by name.
 
 mod ipc;
+mod net;
 
 use anyhow::{Result, bail};
 
@@ -13,7 +14,8 @@ struct Suite {
 }
 
 /// Every suite there is; the help text of the command says what each measures.
-const SUITES: [Suite; 1] = [Suite { name: "ipc", cases: ipc::cases }];
+const SUITES: [Suite; 2] =
+    [Suite { name: "ipc", cases: ipc::cases }, Suite { name: "net", cases: net::cases }];
 
 /// The cases of a suite.
 ///

@@ -70,6 +70,10 @@ impl Windows {
 }
 
 impl<L: Link> Scenario for Throughput<L> {
+    fn obstacle(&self) -> Option<String> {
+        self.link.obstacle()
+    }
+
     fn lead(&self, session: &Session<'_>) -> Result<Outcome> {
         let control = session.control;
         control.wait_for(Word::Stage, OPENED)?;
@@ -121,9 +125,16 @@ impl<L: Link> Scenario for Throughput<L> {
         // A few: the receiver is at the sender's heels and takes lines that it still writes to;
         // `POLL_LIMIT`: the ring is full, and both stream.
         let messages_per_poll = received as f64 / full_polls.max(1) as f64;
-        Ok(outcome
+        let outcome = outcome
             .with_detail("messages_per_poll", messages_per_poll)
-            .with_detail("window_p90_mps", windows.p90_mps()))
+            .with_detail("window_p90_mps", windows.p90_mps());
+        let Some(calls) = receiver.calls() else {
+            return Ok(outcome);
+        };
+        let a_message = |calls: u64| calls as f64 / received.max(1) as f64;
+        Ok(outcome
+            .with_detail("sender_calls_per_message", a_message(control.get(Word::Progress)))
+            .with_detail("receiver_calls_per_message", a_message(calls)))
     }
 
     fn follow(&self, session: &Session<'_>) -> Result<()> {
@@ -131,6 +142,7 @@ impl<L: Link> Scenario for Throughput<L> {
         let mut sender = self.link.open_sender(session.dir, "flow")?;
         control.set(Word::Stage, OPENED);
         control.wait_for(Word::Stage, STARTED)?;
+        sender.connect()?;
         let payload = vec![FILL; self.payload_bytes];
         let mut watch = control.watch();
         let mut sent = 0u64;
@@ -138,7 +150,7 @@ impl<L: Link> Scenario for Throughput<L> {
             let mut left = CHUNK;
             while left > 0 {
                 let count = sender.send_some(&payload, left);
-                left -= count;
+                left = left.saturating_sub(count);
                 sent += count as u64;
                 if count == 0 {
                     if watch.stopped()? {
@@ -148,8 +160,9 @@ impl<L: Link> Scenario for Throughput<L> {
                 }
             }
         }
+        control.set(Word::Progress, sender.calls().unwrap_or(0));
         control.set(Word::Total, sent + 1);
-        // Keeps the sending end open until everything has been received.
-        control.wait_for(Word::Stage, DRAINED)
+        // Keeps the sending end open, and at work, until everything has been received.
+        control.wait_meanwhile(Word::Stage, DRAINED, || sender.idle())
     }
 }

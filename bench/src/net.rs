@@ -1,0 +1,18 @@
+//! Datagrams between two processes of one host: what suite `net` is made of.
+//!
+//! The floors are bare system calls, written by hand: nothing of the library's transports is in
+//! them, so that they can judge it.
+
+mod flood;
+mod ground;
+mod meeting;
+mod pingpong;
+mod socket;
+mod uring;
+mod veth;
+
+pub(crate) use flood::Flood;
+pub(crate) use ground::Path;
+pub(crate) use pingpong::PingPong;
+pub(crate) use socket::BareSocket;
+pub(crate) use uring::BareUring;
