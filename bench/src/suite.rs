@@ -53,6 +53,22 @@ mod tests {
     }
 
     #[test]
+    fn the_floors_of_the_wire_are_there() {
+        let cases = cases("net").unwrap();
+        for name in [
+            "floor/socket/rtt",
+            "floor/socket/rtt/veth",
+            "floor/uring/rtt",
+            "floor/gso/64/1408",
+            "floor/gso/1024/1408",
+            "floor/gso/1024/8192",
+            "floor/gso/1024/64512",
+        ] {
+            assert!(cases.iter().any(|case| case.name == name), "{name}");
+        }
+    }
+
+    #[test]
     fn the_cases_that_targets_are_set_for_are_there() {
         let cases = cases("ipc").unwrap();
         for name in [

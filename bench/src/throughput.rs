@@ -3,7 +3,7 @@
 use std::hint::spin_loop;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use crate::clock::{Clock, ticks};
 use crate::control::Word;
@@ -25,6 +25,8 @@ const POLL_LIMIT: usize = 256;
 const CHUNK: usize = 4096;
 /// Polls between two looks at the clock.
 const POLLS: u32 = 32;
+/// Messages that take longer after the last one was sent are lost.
+const LOST_AFTER: Duration = Duration::from_secs(2);
 /// Every byte of every payload.
 const FILL: u8 = 0x5a;
 
@@ -69,6 +71,29 @@ impl Windows {
     }
 }
 
+/// The end of a run: everything that was sent has to come.
+struct Drain {
+    received: u64,
+    /// When the last message came, as far as was looked.
+    since: u64,
+}
+
+impl Drain {
+    /// True if everything has come.
+    fn is_over(&mut self, session: &Session<'_>, received: u64, now: u64) -> Result<bool> {
+        let total = session.control.get(Word::Total);
+        if total == received + 1 {
+            return Ok(true);
+        }
+        if total == 0 || received > self.received {
+            *self = Self { received, since: now };
+        } else if now.saturating_sub(self.since) > session.clock.to_ticks(LOST_AFTER) {
+            bail!("{} of {} messages were lost", total - 1 - received, total - 1);
+        }
+        Ok(false)
+    }
+}
+
 impl<L: Link> Scenario for Throughput<L> {
     fn obstacle(&self) -> Option<String> {
         self.link.obstacle()
@@ -84,6 +109,7 @@ impl<L: Link> Scenario for Throughput<L> {
         let mut first: Option<(u64, u64)> = None;
         let mut last = None;
         let mut windows = Windows::new(session.clock);
+        let mut drain = Drain { received: 0, since: 0 };
         let mut watch = control.watch();
         loop {
             for _ in 0..POLLS {
@@ -110,7 +136,7 @@ impl<L: Link> Scenario for Throughput<L> {
                 last = Some((received, now));
                 control.set(Word::Stop, 1);
             }
-            if last.is_some() && control.get(Word::Total) == received + 1 {
+            if last.is_some() && drain.is_over(session, received, now)? {
                 break;
             }
         }
@@ -164,5 +190,31 @@ impl<L: Link> Scenario for Throughput<L> {
         control.set(Word::Total, sent + 1);
         // Keeps the sending end open, and at work, until everything has been received.
         control.wait_meanwhile(Word::Stage, DRAINED, || sender.idle())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::Control;
+    use crate::scenario::Span;
+
+    #[test]
+    fn a_message_that_does_not_come_is_reported_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::with_rate(1.0);
+        let control = Control::create(dir.path(), clock).unwrap();
+        let session = Session { dir: dir.path(), control: &control, clock, span: Span::QUICK };
+        let mut drain = Drain { received: 0, since: 0 };
+        let patience = LOST_AFTER.as_nanos() as u64;
+        // The sender has not sent its last: there is nothing to miss.
+        assert!(!drain.is_over(&session, 5, 10 * patience).unwrap());
+        control.set(Word::Total, 8);
+        assert!(!drain.is_over(&session, 5, 11 * patience).unwrap());
+        assert!(!drain.is_over(&session, 6, 12 * patience).unwrap());
+        assert!(!drain.is_over(&session, 6, 13 * patience).unwrap());
+        let error = drain.is_over(&session, 6, 13 * patience + 1).unwrap_err();
+        assert_eq!(error.to_string(), "1 of 7 messages were lost");
+        assert!(drain.is_over(&session, 7, 20 * patience).unwrap());
     }
 }

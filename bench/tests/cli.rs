@@ -19,7 +19,7 @@ fn help_names_the_suites_and_the_options() {
     let output = bench(&["--help"]);
     assert!(output.status.success());
     let help = text(&output.stdout);
-    for word in ["ipc", "--quick", "--json", "--svg", "instructions", "Example"] {
+    for word in ["ipc", "net", "--quick", "--json", "--svg", "instructions", "Example"] {
         assert!(help.contains(word), "{word} is missing in:\n{help}");
     }
     assert!(!help.contains("__partner"));
@@ -94,6 +94,35 @@ fn a_quick_measurement_writes_lines_that_parse_and_a_plot() {
     assert!(rows.iter().any(|row| row["case"] == "floor/line"), "{rows:?}");
     let plot = std::fs::read_to_string(&svg).expect("the plot is there");
     assert!(plot.contains("<svg") && plot.contains("floor/line"));
+}
+
+#[test]
+fn each_floor_of_the_wire_leaves_a_row_or_the_reason_why_not() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let json = dir.path().join("net.jsonl");
+    let path = json.to_str().expect("a plain path");
+    let output = bench(&["net", "--quick", "--rounds=1", "--json", path]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let table = text(&output.stdout);
+    let rows = parse(&json);
+    for row in &rows {
+        let case = row["case"].as_str().expect("a case");
+        assert!(table.contains(case), "{case} is not in what people read");
+        assert!(!row["host"]["cpu"].as_str().expect("a CPU").is_empty());
+        if let Some(reason) = row["skipped"].as_str() {
+            assert!(table.contains(&format!("skipped {case}: {reason}")), "{table}");
+        } else if case.contains("/rtt") {
+            assert!(row["p50_ns"].as_f64().expect("a latency") > 0.0, "{row}");
+        } else {
+            assert!(row["rate_mps"].as_f64().expect("a rate") > 0.0, "{row}");
+            for side in ["sender", "receiver"] {
+                let calls = &row["details"][format!("{side}_calls_per_message")];
+                assert!(calls.as_f64().expect("a count") > 0.0, "{row}");
+            }
+        }
+    }
+    // A case whose class would not stay has no row; not all of them can be without.
+    assert!(!rows.is_empty());
 }
 
 #[test]
