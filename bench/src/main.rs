@@ -1,5 +1,5 @@
-//! `gapless-bench`: how fast the ring and the wire are, against the physical limit and against their
-//! peers, measured in one interleaved run.
+//! `gapless-bench`: how fast the ring and the wire are, against the physical limit and against
+//! their peers, measured in one interleaved run.
 //!
 //! The rules: both sides pinned; warmed up; every sample in a histogram; the timer's own cost
 //! stated; medians of several rounds with the extremes beside them; paced load measured from the
