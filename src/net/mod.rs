@@ -1,7 +1,7 @@
 //! Datagram I/O: moves bytes between sockets and callers, knows no protocol.
 //!
 //! One trait, [`Datagrams`], and who implements it: [`SocketNetwork`] (plain non-blocking sockets,
-//! the quickest for a lone packet) and whatever wraps another, as a fault injector does.
+//! the quickest for a lone packet) and [`Faulty`], which wraps another and makes it a bad one.
 //! [`Network`] chooses between the back ends at run time.
 //!
 //! Nothing here blocks but [`Datagrams::wait`], and nothing allocates but [`Datagrams::add`]. A
@@ -33,6 +33,8 @@
 
 mod address;
 mod error;
+mod fault;
+mod lane;
 mod member;
 mod open;
 mod options;
@@ -44,6 +46,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use error::NetError;
+pub use fault::{Direction, FaultCounters, Faults, Faulty};
 pub use options::{Interface, SocketOptions};
 pub use socket::SocketNetwork;
 
