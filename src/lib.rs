@@ -44,6 +44,7 @@ mod error;
 mod fragment;
 mod merge;
 pub mod net;
+pub mod protocol;
 mod publisher;
 mod subscriber;
 

@@ -78,10 +78,10 @@
 //! ```
 //!
 //! Flags: 0x80 committed (always set), 0x40 padding to the end of the data, 0x01 begins and
-//! 0x02 ends a message (both on a whole message), 0x04 stands in place of a lost one. A word with another sequence than the one
-//! expected there is "not written yet", whatever an earlier lap left: before a producer commits a
-//! record it looks at the word behind it, and zeroes that word if it could be taken for the next
-//! record.
+//! 0x02 ends a message (both on a whole message), 0x04 stands in place of a lost one. A word with
+//! another sequence than the one expected there is "not written yet", whatever an earlier lap left:
+//! before a producer commits a record it looks at the word behind it, and zeroes that word if it
+//! could be taken for the next record.
 //!
 //! An OFD write lock on byte 0 of the producer page is the producer's lease, one on byte 0 of a
 //! slot that consumer's.

@@ -1,7 +1,7 @@
 //! Reading again what a consumer has passed: for whoever keeps no copy of its own.
 //!
-//! Costs the producer nothing and reserves nothing: what is behind the consumer's cursor stays until
-//! the producer needs the room. A copy is taken, and then judged by the producer's frontier.
+//! Costs the producer nothing and reserves nothing: what is behind the consumer's cursor stays
+//! until the producer needs the room. A copy is taken, and then judged by the producer's frontier.
 
 use crate::checkpoint::{self, Place, Step};
 use crate::consumer::Consumer;
@@ -26,6 +26,8 @@ pub enum LookBack {
     TooLong {
         /// Its length, bytes.
         len: usize,
+        /// The place of the record behind it.
+        next: Place,
     },
     /// The stream has not come this far.
     NotYet,
@@ -60,7 +62,7 @@ impl<M: Memory> Consumer<M> {
         let step = checkpoint::step(memory, g, &mut at);
         let found = match step {
             Step::Record(word) if word.len() > buffer.len() => {
-                LookBack::TooLong { len: word.len() }
+                LookBack::TooLong { len: word.len(), next: at.after(g, word) }
             }
             Step::Record(word) => {
                 let offset = g.offset(at.position) + RECORD_HEADER_BYTES;
@@ -131,7 +133,8 @@ mod tests {
         assert_eq!((consumer.find(1), consumer.find(10_001)), (None, Some(consumer.place())));
         assert_eq!(consumer.find(10_002), None);
         let mut place = consumer.find(oldest).unwrap();
-        assert_eq!(consumer.look_back(place, &mut [0; 7]), LookBack::TooLong { len: 8 });
+        let short = consumer.look_back(place, &mut [0; 7]);
+        assert!(matches!(short, LookBack::TooLong { len: 8, .. }), "{short:?}");
         for n in oldest..=10_000 {
             assert_eq!(consumer.find(n).unwrap().sequence(), n);
             let mut buffer = [0; 8];

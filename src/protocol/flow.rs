@@ -1,0 +1,237 @@
+//! Flow control and the sender's view of its receivers, by their reports.
+//!
+//! Nobody has to report, and by default nobody holds the sender up. A receiver that falls silent is
+//! forgotten after a while, so a dead one never holds the sender up for longer than that.
+
+use std::net::SocketAddr;
+
+use super::control::{NAME_MAX_BYTES, Report};
+
+/// How far the sender may run ahead of its receivers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Flow {
+    /// As far as it likes: who cannot keep up asks for repair.
+    #[default]
+    None,
+    /// Not beyond the window of the slowest receiver that reports. Without any, as far as it likes.
+    Slowest,
+    /// Not beyond the windows of this many receivers, the fastest ones; while fewer report, not at
+    /// all.
+    Quorum(usize),
+}
+
+/// What the sender knows of a receiver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceiverView {
+    /// Its id, which it chose at random.
+    pub id: u64,
+    /// Where it reports from.
+    pub address: SocketAddr,
+    /// Its name.
+    pub name: String,
+    /// It has every message below this.
+    pub next: u64,
+    /// Messages sent that it has not confirmed.
+    pub lag_messages: u64,
+    /// Messages that it missed at first, ever.
+    pub missed: u64,
+    /// Time since its last report, ns.
+    pub silent_ns: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Receiver {
+    id: u64,
+    address: SocketAddr,
+    name: [u8; NAME_MAX_BYTES],
+    next: u64,
+    missed: u64,
+    /// Cost of everything sent that it can take.
+    limit: u64,
+    heard_at: u64,
+}
+
+/// Everyone who reports, and how far that lets the sender go.
+#[derive(Debug)]
+pub(crate) struct Receivers {
+    flow: Flow,
+    timeout_ns: u64,
+    max: usize,
+    table: Vec<Receiver>,
+    /// For choosing a quorum; as long as the table.
+    limits: Vec<u64>,
+    limit: u64,
+    /// Receivers forgotten because they fell silent.
+    pub(crate) silenced: u64,
+    /// Reports refused because the table is full.
+    pub(crate) refused: u64,
+}
+
+impl Receivers {
+    pub(crate) fn new(flow: Flow, timeout_ns: u64, max: usize) -> Self {
+        let (table, limits) = (Vec::with_capacity(max), Vec::with_capacity(max));
+        let mut receivers =
+            Self { flow, timeout_ns, max, table, limits, limit: 0, silenced: 0, refused: 0 };
+        receivers.settle();
+        receivers
+    }
+
+    /// Notes a report. `passed` is the cost of everything in front of the message it waits for.
+    pub(crate) fn on_report(&mut self, report: &Report, from: SocketAddr, passed: u64, now: u64) {
+        let limit = passed.saturating_add(report.window_bytes.into());
+        let known = self.table.iter_mut().find(|receiver| receiver.id == report.receiver);
+        if let Some(receiver) = known {
+            // A report that was overtaken by a later one says nothing new.
+            if report.next >= receiver.next {
+                receiver.next = report.next;
+                receiver.limit = limit;
+            }
+            receiver.missed = receiver.missed.max(report.missed);
+            (receiver.address, receiver.heard_at) = (from, now);
+        } else if self.table.len() < self.max {
+            self.table.push(Receiver {
+                id: report.receiver,
+                address: from,
+                name: report.name,
+                next: report.next,
+                missed: report.missed,
+                limit,
+                heard_at: now,
+            });
+        } else {
+            self.refused += 1;
+            return;
+        }
+        self.settle();
+    }
+
+    /// Forgets who has been silent for too long.
+    pub(crate) fn forget_silent(&mut self, now: u64) {
+        let before = self.table.len();
+        let timeout = self.timeout_ns;
+        self.table.retain(|receiver| now.saturating_sub(receiver.heard_at) < timeout);
+        if self.table.len() < before {
+            self.silenced += (before - self.table.len()) as u64;
+            self.settle();
+        }
+    }
+
+    /// When the next receiver may have to be forgotten.
+    pub(crate) fn timeout(&self) -> u64 {
+        let oldest = self.table.iter().map(|receiver| receiver.heard_at).min();
+        oldest.map_or(u64::MAX, |heard_at| heard_at.saturating_add(self.timeout_ns))
+    }
+
+    /// The sender may go until the cost of all that it sent reaches this.
+    #[inline]
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    fn settle(&mut self) {
+        let limits = self.table.iter().map(|receiver| receiver.limit);
+        self.limit = match self.flow {
+            Flow::None => u64::MAX,
+            Flow::Slowest => limits.min().unwrap_or(u64::MAX),
+            Flow::Quorum(0) => u64::MAX,
+            Flow::Quorum(n) => {
+                self.limits.clear();
+                self.limits.extend(limits);
+                self.limits.sort_unstable_by(|a, b| b.cmp(a));
+                self.limits.get(n - 1).copied().unwrap_or(0)
+            }
+        };
+    }
+
+    /// Everyone who reports; `next` is the sender's next sequence.
+    pub(crate) fn views(&self, next: u64, now: u64) -> impl Iterator<Item = ReceiverView> {
+        self.table.iter().map(move |receiver| ReceiverView {
+            id: receiver.id,
+            address: receiver.address,
+            name: name_text(&receiver.name),
+            next: receiver.next,
+            lag_messages: next.saturating_sub(receiver.next),
+            missed: receiver.missed,
+            silent_ns: now.saturating_sub(receiver.heard_at),
+        })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// How many messages the slowest is behind.
+    pub(crate) fn lag(&self, next: u64) -> u64 {
+        let slowest = self.table.iter().map(|receiver| receiver.next).min();
+        slowest.map_or(0, |slowest| next.saturating_sub(slowest))
+    }
+}
+
+/// A name as it stands in a report. Bytes that are not UTF-8 are replaced.
+fn name_text(name: &[u8]) -> String {
+    let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+    String::from_utf8_lossy(&name[..end]).into_owned()
+}
+
+/// A name as it goes into a report: cut at a character's end if it is too long.
+pub(crate) fn name_bytes(name: &str) -> [u8; NAME_MAX_BYTES] {
+    let mut end = name.len().min(NAME_MAX_BYTES);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut bytes = [0; NAME_MAX_BYTES];
+    bytes[..end].copy_from_slice(&name.as_bytes()[..end]);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(receiver: u64, next: u64, window_bytes: u32) -> Report {
+        Report {
+            receiver,
+            next,
+            newest: next,
+            missed: 0,
+            window_bytes,
+            name: name_bytes("réceiver-with-a-long-name"),
+        }
+    }
+
+    fn from() -> SocketAddr {
+        "10.0.0.1:5000".parse().unwrap()
+    }
+
+    #[test]
+    fn the_slowest_holds_the_sender_up_until_it_falls_silent() {
+        let mut receivers = Receivers::new(Flow::Slowest, 100, 2);
+        assert_eq!(receivers.limit(), u64::MAX);
+        receivers.on_report(&report(1, 10, 50), from(), 1000, 0);
+        receivers.on_report(&report(2, 20, 50), from(), 2000, 60);
+        assert_eq!(receivers.limit(), 1050);
+        receivers.on_report(&report(3, 1, 1), from(), 0, 60);
+        assert_eq!((receivers.limit(), receivers.refused), (1050, 1));
+        assert_eq!(receivers.lag(30), 20);
+        // Overtaken reports change nothing.
+        receivers.on_report(&report(1, 9, 50), from(), 900, 10);
+        assert_eq!((receivers.limit(), receivers.timeout()), (1050, 110));
+        receivers.forget_silent(110);
+        assert_eq!((receivers.limit(), receivers.silenced, receivers.len()), (2050, 1, 1));
+        let view = receivers.views(30, 100).next().unwrap();
+        assert_eq!((view.lag_messages, view.silent_ns), (10, 40));
+        assert_eq!(view.name, "réceiver-with-a-long-na");
+    }
+
+    #[test]
+    fn a_quorum_waits_for_its_fastest() {
+        let mut receivers = Receivers::new(Flow::Quorum(2), 100, 8);
+        assert_eq!(receivers.limit(), 0);
+        receivers.on_report(&report(1, 1, 0), from(), 100, 0);
+        assert_eq!(receivers.limit(), 0);
+        receivers.on_report(&report(2, 1, 0), from(), 300, 0);
+        receivers.on_report(&report(3, 1, 0), from(), 200, 0);
+        assert_eq!(receivers.limit(), 200);
+    }
+}

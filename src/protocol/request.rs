@@ -1,0 +1,272 @@
+//! What a receiver sends: requests for what is missing, reports, and the question what there is.
+
+use std::net::SocketAddr;
+
+use super::control::{
+    BITMAP_MAX_BYTES, Body, CONTROL_MAX_BYTES, Control, Report, Request, SERVERS_MAX,
+};
+use super::flow::name_bytes;
+use super::mold::{HEADER_BYTES, Header, Session};
+use super::options::{ReceiverOptions, RequestProtocol};
+use super::random::Random;
+use super::receiver::Receiver;
+use super::{PACKET_COST_BYTES, To, Transmit};
+
+/// An answer is never taken for late sooner than this, ns.
+const RETRY_MIN_NS: u64 = 20_000;
+/// Most messages that a bitmap can speak of.
+const BITMAP_MAX_MESSAGES: u64 = BITMAP_MAX_BYTES as u64 * 8;
+
+/// State of the requesting side.
+#[derive(Debug)]
+pub(super) struct Requests {
+    id: u64,
+    random: Random,
+    /// Servers that the sender told of.
+    pub(super) advertised: Vec<SocketAddr>,
+    /// What is asked for in the request being made.
+    ranges: Vec<(u64, u64)>,
+    /// Time from a request to its answer: smoothed, and its mean deviation, ns.
+    round_trip: Option<(u64, u64)>,
+    report_at: u64,
+    reported_at: u64,
+    /// What has arrived since the last report, as the sender reckons it.
+    unreported: u64,
+    reported_next: u64,
+}
+
+impl Requests {
+    pub(super) fn new(options: &ReceiverOptions) -> Self {
+        let mut random = Random::new(options.id);
+        let id = if options.id == 0 { random_id() } else { options.id };
+        if options.id == 0 {
+            random = Random::new(id);
+        }
+        Self {
+            id,
+            random,
+            advertised: Vec::with_capacity(SERVERS_MAX),
+            ranges: Vec::with_capacity(options.gaps_max),
+            round_trip: None,
+            report_at: 0,
+            reported_at: 0,
+            unreported: 0,
+            reported_next: 0,
+        }
+    }
+
+    pub(super) fn restart(&mut self) {
+        (self.unreported, self.reported_next, self.report_at) = (0, 0, 0);
+        self.advertised.clear();
+    }
+
+    #[inline(always)]
+    pub(super) fn on_bytes(&mut self, bytes: usize) {
+        self.unreported += bytes as u64 + PACKET_COST_BYTES;
+    }
+
+    /// How long a new gap is given to close by itself.
+    pub(super) fn patience_ns(&mut self, options: &ReceiverOptions) -> u64 {
+        let wait = if options.lines > 1 { options.skew_ns } else { options.reorder_ns };
+        wait + self.random.below(options.backoff_ns)
+    }
+
+    /// An answer came to the first request for something.
+    pub(super) fn on_round_trip(&mut self, ns: u64) {
+        // As TCP does it (RFC 6298).
+        self.round_trip = Some(match self.round_trip {
+            None => (ns, ns / 2),
+            Some((mean, deviation)) => {
+                ((mean * 7 + ns) / 8, (deviation * 3 + mean.abs_diff(ns)) / 4)
+            }
+        });
+    }
+
+    fn retry_ns(&self, options: &ReceiverOptions, attempts: u32) -> u64 {
+        let first = match self.round_trip {
+            None => options.retry_ns,
+            Some((mean, deviation)) => (mean * 2).max(mean + 4 * deviation).max(RETRY_MIN_NS),
+        };
+        first.saturating_mul(1 << attempts.min(20)).min(options.retry_max_ns)
+    }
+}
+
+/// An id that no other receiver has, and a seed that nobody can guess.
+fn random_id() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one("receiver") | 1
+}
+
+impl Receiver {
+    /// This receiver's id.
+    pub fn id(&self) -> u64 {
+        self.requests.id
+    }
+
+    /// Makes the next datagram to send from the request port, if there is one to send: call it
+    /// until there is none, after each datagram that came in and whenever time has passed.
+    /// `buffer` needs 1,320 bytes.
+    #[inline]
+    pub fn poll_transmit(&mut self, now: u64, buffer: &mut [u8]) -> Option<Transmit> {
+        if self.joining.is_some() {
+            return self.solicit(now, buffer);
+        }
+        if now >= self.gaps.due_at()
+            && let Some(transmit) = self.request(now, buffer)
+        {
+            return Some(transmit);
+        }
+        let window = u64::from(self.options.window_bytes) / 8;
+        if now >= self.requests.report_at || self.requests.unreported >= window {
+            return self.report(now, buffer);
+        }
+        None
+    }
+
+    /// When [`poll_transmit`](Self::poll_transmit) has something to do although nothing came in,
+    /// ns.
+    pub fn timeout(&self) -> u64 {
+        match &self.joining {
+            Some(joining) => joining.solicit_at,
+            None if self.session.is_none() || self.options.report_ns == 0 => self.gaps.due_at(),
+            None => self.gaps.due_at().min(self.requests.report_at),
+        }
+    }
+
+    /// Everybody who may be asked.
+    pub(super) fn servers(&self) -> impl Iterator<Item = SocketAddr> {
+        let source = self.sources.iter().flatten().filter(|_| self.options.ask_source).take(1);
+        self.options.servers.iter().chain(source).chain(&self.requests.advertised).copied()
+    }
+
+    fn server(&self, index: usize) -> Option<SocketAddr> {
+        let count = self.servers().count().max(1);
+        self.servers().nth(index % count)
+    }
+
+    fn peer(to: SocketAddr, bytes: usize) -> Option<Transmit> {
+        Some(Transmit { to: To::Peer(to), bytes, segment_bytes: bytes })
+    }
+
+    fn solicit(&mut self, now: u64, buffer: &mut [u8]) -> Option<Transmit> {
+        let joining = self.joining.as_mut().filter(|joining| now >= joining.solicit_at)?;
+        let tries = joining.tries;
+        joining.tries += 1;
+        joining.solicit_at = now + self.options.retry_max_ns.min(1_000_000 << tries.min(16));
+        let server = self.server(tries as usize)?;
+        let body = Body::Solicit { receiver: self.requests.id };
+        let session = self.session.unwrap_or(Session([0; 10]));
+        Self::peer(server, Control { session, body }.write(buffer))
+    }
+
+    /// Asks for the first gap that is due, and for those behind it that fit the same request.
+    #[cold]
+    fn request(&mut self, now: u64, buffer: &mut [u8]) -> Option<Transmit> {
+        let servers = self.servers().count();
+        let mold = self.options.protocol == RequestProtocol::Mold;
+        let mut first_due = u64::MAX;
+        let mut asked: Option<usize> = None;
+        let mut again = false;
+        self.requests.ranges.clear();
+        for gap in self.gaps.scan() {
+            if gap.lost {
+                continue;
+            }
+            if gap.due_at > now {
+                first_due = first_due.min(gap.due_at);
+                continue;
+            }
+            let waited = now.saturating_sub(gap.seen_at);
+            if servers == 0 || (gap.attempts > 0 && waited >= self.options.give_up_ns) {
+                gap.lost = true;
+                continue;
+            }
+            let server = gap.server % servers;
+            let ranges = &mut self.requests.ranges;
+            let fits = match ranges.first() {
+                None => true,
+                Some((first, _)) => {
+                    !mold && asked == Some(server) && gap.end - first <= BITMAP_MAX_MESSAGES
+                }
+            };
+            if !fits {
+                first_due = first_due.min(gap.due_at);
+                continue;
+            }
+            let max = u64::from(self.options.request_max_messages);
+            let end = gap.end.min(gap.first + max);
+            ranges.push((gap.first, end));
+            asked = Some(server);
+            // One packet answers a MoldUDP64 request: what it leaves is asked for when it came.
+            gap.asked_end = if mold { gap.first + 1 } else { end };
+            again |= gap.attempts > 0;
+            gap.asked_at = now;
+            gap.due_at = now + self.requests.retry_ns(&self.options, gap.attempts);
+            gap.attempts = gap.attempts.saturating_add(1);
+            if gap.attempts.is_multiple_of(self.options.attempts_per_server) {
+                gap.server = server + 1;
+            }
+            first_due = first_due.min(gap.due_at);
+        }
+        self.gaps.set_due_at(first_due);
+        let server = self.server(asked?)?;
+        self.counts.requests += 1;
+        self.counts.retries += u64::from(again);
+        Self::peer(server, self.write_request(mold, buffer)?)
+    }
+
+    fn write_request(&self, mold: bool, buffer: &mut [u8]) -> Option<usize> {
+        let session = self.session?;
+        let ranges = &self.requests.ranges;
+        let (&(first, first_end), &(_, end)) = (ranges.first()?, ranges.last()?);
+        if mold {
+            let count = (first_end - first) as u16; // the options keep it below the odd ones
+            Header { session, sequence: first, count }.write(buffer.first_chunk_mut()?);
+            return Some(HEADER_BYTES);
+        }
+        let span = (end - first) as u32;
+        let mut bitmap = [0; BITMAP_MAX_BYTES];
+        let mut bitmap_bytes = 0;
+        if ranges.len() > 1 {
+            bitmap_bytes = span.div_ceil(8) as usize;
+            for sequence in ranges.iter().flat_map(|&(first, end)| first..end) {
+                let index = (sequence - first) as usize;
+                bitmap[index / 8] |= 1 << (index % 8);
+            }
+        }
+        let bitmap = &bitmap[..bitmap_bytes];
+        let body = Body::Request(Request { receiver: self.requests.id, first, span, bitmap });
+        debug_assert!(buffer.len() >= CONTROL_MAX_BYTES);
+        Some(Control { session, body }.write(buffer))
+    }
+
+    /// Tells the sender how far this receiver is.
+    #[cold]
+    fn report(&mut self, now: u64, buffer: &mut [u8]) -> Option<Transmit> {
+        let progress = self.next != self.requests.reported_next;
+        let wait = self.options.report_ns.saturating_mul(if progress { 1 } else { 100 });
+        self.requests.report_at = now.saturating_add(wait);
+        self.requests.unreported = 0;
+        let session = self.session.filter(|_| self.options.report_ns > 0)?;
+        (self.requests.reported_next, self.requests.reported_at) = (self.next, now);
+        let server = self.servers().next()?;
+        let body = Body::Report(Report {
+            receiver: self.requests.id,
+            next: self.next,
+            newest: self.newest,
+            missed: self.counts.missed,
+            window_bytes: self.options.window_bytes,
+            name: name_bytes(&self.options.name),
+        });
+        self.counts.reports += 1;
+        Self::peer(server, Control { session, body }.write(buffer))
+    }
+
+    /// The sender has nothing new: it may be waiting for a report.
+    pub(super) fn hurry_report(&mut self, now: u64) {
+        let rested = self.requests.reported_at + self.options.report_ns / 100;
+        if self.next != self.requests.reported_next && self.newest == self.next {
+            self.requests.report_at = self.requests.report_at.min(now.max(rested));
+        }
+    }
+}

@@ -1,0 +1,555 @@
+//! The sending side of a stream: messages from its ring into MoldUDP64 packets, heartbeats, answers
+//! to requests. Sans-IO: reads no clock and owns no socket.
+//!
+//! The ring is the retransmission buffer; nothing is kept here but where each packet began. A lone
+//! message leaves in the packet made by the next call, and whatever has gathered meanwhile leaves
+//! together: packets of equal length, ready for segmentation by the kernel. After the last data
+//! packet heartbeats follow at once and then ever more rarely, so that a lost last message is
+//! missed within microseconds.
+
+use std::net::SocketAddr;
+
+use gapless_shm::{Consumer, Flags, Mapped, Memory, PollError};
+use thiserror::Error;
+
+use super::control::{
+    Advertisement, Body, CONTROL_MAX_BYTES, Control, Gone, Request, SERVERS_MAX, is_control,
+};
+use super::flow::{ReceiverView, Receivers};
+use super::history::{History, Sent};
+use super::mold::{self, BLOCK_HEADER_BYTES, HEADER_BYTES, Header, Session};
+use super::options::{OptionError, SenderOptions};
+use super::repair::{Budgets, Filled, Repairs, Shelf, Taken};
+use super::{GSO_SEGMENTS_MAX, PACKET_COST_BYTES, To, Transmit};
+
+/// A sender cannot go on, or not start.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SenderError {
+    /// An option is out of its range.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// The ring cannot be read further.
+    #[error("the stream's ring: {0}")]
+    Ring(#[from] PollError),
+    /// A message does not fit a datagram.
+    #[error(
+        "message {sequence} has {len} bytes, a datagram takes {max}: send larger datagrams, or publish it in fragments on an enveloped stream"
+    )]
+    TooLong {
+        /// Its sequence.
+        sequence: u64,
+        /// Its length, bytes.
+        len: usize,
+        /// The limit, bytes.
+        max: usize,
+    },
+    /// A record is a fragment, and nothing in a plain stream would say so to the other side.
+    #[error("record {sequence} is a fragment: only an enveloped stream carries fragments")]
+    Fragment {
+        /// Its sequence.
+        sequence: u64,
+    },
+}
+
+/// What a sender has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SenderCounts {
+    /// Messages sent, repeated ones not counted.
+    pub messages: u64,
+    /// Data packets sent, repeated ones not counted.
+    pub packets: u64,
+    /// Bytes of those packets.
+    pub bytes: u64,
+    /// Heartbeats and ends of session sent.
+    pub heartbeats: u64,
+    /// Requests taken, of either protocol.
+    pub requests: u64,
+    /// Requests not answered for want of budget or room.
+    pub requests_refused: u64,
+    /// Requests answered by an answer to somebody else.
+    pub requests_merged: u64,
+    /// Requests that make no sense: another session, sequence 0, not yet sent.
+    pub requests_odd: u64,
+    /// Datagrams on the request port that are neither a request nor control.
+    pub malformed: u64,
+    /// Messages repeated.
+    pub repaired_messages: u64,
+    /// Packets repeated.
+    pub repaired_packets: u64,
+    /// Requests for what is no longer held.
+    pub gone: u64,
+    /// Reports by receivers.
+    pub reports: u64,
+    /// Messages overwritten in a lossy ring before they could be sent.
+    pub lapped: u64,
+    /// Times that flow control held the stream up.
+    pub stalls: u64,
+}
+
+/// A message of control that waits to be sent.
+#[derive(Clone, Copy, Debug)]
+enum Note {
+    Advertise,
+    Gone { first: u64, span: u32 },
+}
+
+/// Answers that may wait; more are dropped, and asked for again.
+const NOTES_MAX: usize = 32;
+
+/// The sending side of one stream.
+pub struct Sender<M: Memory = Mapped> {
+    options: SenderOptions,
+    session: Session,
+    consumer: Consumer<M>,
+    history: History,
+    repairs: Repairs,
+    receivers: Receivers,
+    notes: Vec<(SocketAddr, Note)>,
+    /// Cost of all data packets sent.
+    cost: u64,
+    heartbeat_at: u64,
+    heartbeat_interval_ns: u64,
+    ended_at: Option<u64>,
+    /// Whether the last turn was a repair's: then the next is the data's.
+    repaired_last: bool,
+    counts: SenderCounts,
+}
+
+impl<M: Memory> Sender<M> {
+    /// A sender of what `consumer` reads, from its next message on.
+    ///
+    /// # Errors
+    /// [`SenderError::Option`].
+    pub fn new(
+        options: SenderOptions,
+        session: Session,
+        consumer: Consumer<M>,
+        now: u64,
+    ) -> Result<Self, SenderError> {
+        options.check()?;
+        let budgets =
+            Budgets::new(options.repair_bytes_per_second, options.repair_burst_bytes, 256);
+        Ok(Self {
+            session,
+            history: History::new(options.history_packets, consumer.place()),
+            repairs: Repairs::new(options.requests_max, options.merge_ns, budgets),
+            receivers: Receivers::new(
+                options.flow,
+                options.receiver_timeout_ns,
+                options.receivers_max,
+            ),
+            notes: Vec::with_capacity(NOTES_MAX),
+            cost: 0,
+            heartbeat_at: now,
+            heartbeat_interval_ns: options.heartbeat_first_ns,
+            ended_at: None,
+            repaired_last: false,
+            counts: SenderCounts::default(),
+            consumer,
+            options,
+        })
+    }
+
+    /// The session that it sends.
+    pub fn session(&self) -> Session {
+        self.session
+    }
+
+    /// The next message to be sent.
+    pub fn next_sequence(&self) -> u64 {
+        self.consumer.next_sequence()
+    }
+
+    /// What it has done so far.
+    pub fn counts(&self) -> &SenderCounts {
+        &self.counts
+    }
+
+    /// The ring's reader.
+    pub fn consumer(&self) -> &Consumer<M> {
+        &self.consumer
+    }
+
+    /// Longest message that fits a datagram, bytes.
+    pub fn max_message_bytes(&self) -> usize {
+        self.options.datagram_bytes - HEADER_BYTES - BLOCK_HEADER_BYTES
+    }
+
+    /// Everyone who reports.
+    pub fn receivers(&self, now: u64) -> impl Iterator<Item = ReceiverView> {
+        self.receivers.views(self.next_sequence(), now)
+    }
+
+    /// The receiver that is furthest behind, if any reports.
+    pub fn slowest(&self, now: u64) -> Option<ReceiverView> {
+        self.receivers(now).max_by_key(|receiver| receiver.lag_messages)
+    }
+
+    /// How many report, how many were forgotten because they fell silent, and by how many messages
+    /// the slowest lags.
+    pub fn receiver_counts(&self) -> (usize, u64, u64) {
+        (self.receivers.len(), self.receivers.silenced, self.receivers.lag(self.next_sequence()))
+    }
+
+    /// Ends the session behind the last message of the ring: call it when no more will come, and
+    /// go on polling until [`is_done`](Self::is_done).
+    pub fn end(&mut self, now: u64) {
+        if self.ended_at.is_none() {
+            self.ended_at = Some(now);
+            self.heartbeat_at = now;
+            self.heartbeat_interval_ns = self.options.heartbeat_first_ns;
+        }
+    }
+
+    /// Whether the session has ended and been repeated for long enough.
+    pub fn is_done(&self, now: u64) -> bool {
+        self.ended_at.is_some_and(|at| now.saturating_sub(at) >= self.options.linger_ns)
+    }
+
+    /// Takes a datagram from the request port.
+    pub fn on_datagram(&mut self, from: SocketAddr, bytes: &[u8], now: u64) {
+        if is_control(bytes) {
+            match Control::read(bytes) {
+                Ok(control) => self.on_control(from, &control, now),
+                Err(_) => self.counts.malformed += 1,
+            }
+        } else if let (Ok(header), HEADER_BYTES) = (Header::read(bytes), bytes.len()) {
+            self.on_mold_request(from, &header, now);
+        } else {
+            self.counts.malformed += 1;
+        }
+    }
+
+    fn on_mold_request(&mut self, from: SocketAddr, header: &Header, now: u64) {
+        let Header { session, sequence: first, count } = *header;
+        // Some ask for 0xFFFE and 0xFFFF messages: one packet is the answer to any number.
+        let known = session == self.session || self.options.any_session;
+        if !known || count == 0 {
+            self.counts.requests_odd += 1;
+            return;
+        }
+        self.take_request(
+            from,
+            &Request { receiver: 0, first, span: count.into(), bitmap: &[] },
+            true,
+            now,
+        );
+    }
+
+    fn on_control(&mut self, from: SocketAddr, control: &Control<'_>, now: u64) {
+        let ours = control.session == self.session;
+        match &control.body {
+            Body::Solicit { .. } if ours || control.session == Session([0; 10]) => {
+                self.note(from, Note::Advertise, now);
+            }
+            Body::Request(request) if ours => self.take_request(from, request, false, now),
+            Body::Report(report) if ours => {
+                self.counts.reports += 1;
+                let next = self.next_sequence();
+                // Nobody can have what was not sent.
+                let report = super::control::Report { next: report.next.min(next), ..*report };
+                let passed = if report.next == next {
+                    self.cost
+                } else {
+                    self.history.find(report.next).map_or(0, |sent| sent.cost)
+                };
+                self.receivers.on_report(&report, from, passed, now);
+            }
+            Body::Solicit { .. } | Body::Request(_) | Body::Report(_) => {
+                self.counts.requests_odd += 1;
+            }
+            // Other senders' answers are not for us.
+            Body::Advertisement(_) | Body::Gone(_) => self.counts.malformed += 1,
+        }
+    }
+
+    fn take_request(
+        &mut self,
+        from: SocketAddr,
+        request: &Request<'_>,
+        one_packet: bool,
+        now: u64,
+    ) {
+        let next = self.next_sequence();
+        if request.first >= next || request.first == 0 {
+            self.counts.requests_odd += 1;
+            if !one_packet {
+                self.note(from, Note::Gone { first: request.first, span: request.span }, now);
+            }
+            return;
+        }
+        self.counts.requests += 1;
+        match self.repairs.request(from, request, one_packet, now) {
+            Taken::Queued => {}
+            Taken::Merged => self.counts.requests_merged += 1,
+            Taken::Refused => self.counts.requests_refused += 1,
+        }
+    }
+
+    fn note(&mut self, to: SocketAddr, note: Note, now: u64) {
+        if self.notes.len() < NOTES_MAX && self.repairs.allow(to, CONTROL_MAX_BYTES, now) {
+            self.notes.push((to, note));
+        } else {
+            self.counts.requests_refused += 1;
+        }
+    }
+
+    /// Makes the next datagrams to send, if there is anything to send: call it until it has
+    /// nothing, after each datagram that came in and whenever time has passed.
+    ///
+    /// `buffer` should have [`BURST_BYTES`](super::BURST_BYTES), and must have at least the largest
+    /// datagram's and 1,320 bytes. What it returns must be sent: the ring has moved on.
+    ///
+    /// # Errors
+    /// [`SenderError`] says why the stream cannot be sent further.
+    #[inline]
+    pub fn poll_transmit(
+        &mut self,
+        now: u64,
+        buffer: &mut [u8],
+    ) -> Result<Option<Transmit>, SenderError> {
+        if self.has_answers()
+            && let Some(transmit) = self.answer(now, buffer)
+        {
+            return Ok(Some(transmit));
+        }
+        if let Some(transmit) = self.data(now, buffer)? {
+            return Ok(Some(transmit));
+        }
+        if now >= self.heartbeat_at {
+            return Ok(self.heartbeat(now, buffer));
+        }
+        Ok(None)
+    }
+
+    /// When [`poll_transmit`](Self::poll_transmit) has something to do although nothing came in,
+    /// ns.
+    pub fn timeout(&self) -> u64 {
+        self.heartbeat_at.min(self.receivers.timeout())
+    }
+
+    #[inline(always)]
+    fn has_answers(&self) -> bool {
+        !self.notes.is_empty() || !self.repairs.is_empty()
+    }
+
+    /// Control and repairs; every other turn belongs to the data.
+    #[cold]
+    fn answer(&mut self, now: u64, buffer: &mut [u8]) -> Option<Transmit> {
+        if let Some((to, note)) = self.notes.pop() {
+            return Some(self.write_note(to, note, buffer));
+        }
+        self.repaired_last = !self.repaired_last;
+        if !self.repaired_last {
+            return None;
+        }
+        while !self.repairs.is_empty() {
+            if !self.repairs.check_budget(now) {
+                self.counts.requests_refused += 1;
+                continue;
+            }
+            let shelf = Shelf {
+                consumer: &self.consumer,
+                history: &self.history,
+                session: self.session,
+                datagram_bytes: self.options.datagram_bytes,
+            };
+            let pending = self.repairs.front()?;
+            match shelf.fill(pending, buffer) {
+                Filled::Packets(answer, done) => {
+                    self.counts.repaired_messages += answer.messages;
+                    self.counts.repaired_packets += answer.packets;
+                    self.repairs.charge(&answer, now);
+                    if done {
+                        self.repairs.finish(now);
+                    }
+                    let (to, bytes) = (answer.to, answer.bytes);
+                    return Some(Transmit { to, bytes, segment_bytes: answer.segment_bytes });
+                }
+                Filled::Gone => {
+                    self.counts.gone += 1;
+                    let (peer, first, span) = shelf.pass_gone(pending);
+                    let (one_packet, done) = (pending.one_packet, pending.is_done());
+                    if done {
+                        self.repairs.finish(now);
+                    }
+                    if !one_packet {
+                        return Some(self.write_note(peer, Note::Gone { first, span }, buffer));
+                    }
+                }
+                Filled::Done => self.repairs.finish(now),
+            }
+        }
+        None
+    }
+
+    fn write_note(&self, to: SocketAddr, note: Note, buffer: &mut [u8]) -> Transmit {
+        let (oldest, next) = (self.consumer.oldest_sequence(), self.next_sequence());
+        let body = match note {
+            Note::Gone { first, span } => Body::Gone(Gone { first, span, oldest, next }),
+            Note::Advertise => {
+                let mut servers = [None; SERVERS_MAX];
+                for (entry, server) in servers.iter_mut().zip(&self.options.servers) {
+                    *entry = Some(*server);
+                }
+                let ended = self.ended_at.is_some();
+                Body::Advertisement(Advertisement { oldest, next, ended, servers })
+            }
+        };
+        let bytes = Control { session: self.session, body }.write(buffer);
+        Transmit { to: To::Peer(to), bytes, segment_bytes: bytes }
+    }
+
+    /// New messages, as many as there are and fit.
+    #[inline]
+    fn data(&mut self, now: u64, buffer: &mut [u8]) -> Result<Option<Transmit>, SenderError> {
+        let room = self.receivers.limit().saturating_sub(self.cost);
+        let mut burst = Burst { used: 0, packets: 0, segment: self.options.datagram_bytes };
+        while burst.packets < GSO_SEGMENTS_MAX && burst.used + burst.segment <= buffer.len() {
+            if (burst.used as u64).saturating_add(burst.packets * PACKET_COST_BYTES) >= room {
+                break;
+            }
+            let place = self.consumer.place();
+            let mut odd = None;
+            let packet = &mut buffer[burst.used..burst.used + burst.segment];
+            let packed = pack(&mut self.consumer, packet, self.options.enveloped, &mut odd);
+            let (used, count) = match packed {
+                Err(PollError::Lapped { missed, .. }) => {
+                    self.counts.lapped += missed;
+                    continue;
+                }
+                packed => packed?,
+            };
+            if count == 0 {
+                if let Some(found) = odd.take()
+                    && burst.packets == 0
+                {
+                    self.pass_odd(found)?;
+                    continue;
+                }
+                break;
+            }
+            let header = Header { session: self.session, sequence: place.sequence(), count };
+            if let Some(start) = packet.first_chunk_mut() {
+                header.write(start);
+            }
+            let sent = burst.used as u64 + burst.packets * PACKET_COST_BYTES;
+            self.history.push(Sent { place, cost: self.cost + sent });
+            self.counts.messages += u64::from(count);
+            burst.used += used;
+            burst.packets += 1;
+            if burst.packets == 1 {
+                burst.segment = used;
+            }
+            if used < burst.segment {
+                break;
+            }
+        }
+        if burst.packets == 0 {
+            if room == 0
+                && self.consumer.look_back(self.consumer.place(), &mut [])
+                    != gapless_shm::LookBack::NotYet
+            {
+                self.counts.stalls += 1;
+            }
+            return Ok(None);
+        }
+        self.cost += burst.used as u64 + burst.packets * PACKET_COST_BYTES;
+        self.counts.packets += burst.packets;
+        self.counts.bytes += burst.used as u64;
+        self.heartbeat_interval_ns = self.options.heartbeat_first_ns;
+        self.heartbeat_at = now + self.heartbeat_interval_ns;
+        Ok(Some(Transmit { to: To::Stream, bytes: burst.used, segment_bytes: burst.segment }))
+    }
+
+    /// A record that is no plain message and stands first: jumps over lost ones, which the other
+    /// side then asks for and is told are gone.
+    #[cold]
+    fn pass_odd(&mut self, odd: Odd) -> Result<(), SenderError> {
+        match odd {
+            Odd::Lost => {
+                self.consumer.poll_while(usize::MAX, |message| message.flags.is_lost())?;
+                Ok(())
+            }
+            Odd::Fragment { sequence } => Err(SenderError::Fragment { sequence }),
+            Odd::TooLong { sequence, len } => {
+                Err(SenderError::TooLong { sequence, len, max: self.max_message_bytes() })
+            }
+        }
+    }
+
+    #[cold]
+    fn heartbeat(&mut self, now: u64, buffer: &mut [u8]) -> Option<Transmit> {
+        self.receivers.forget_silent(now);
+        if self.is_done(now) {
+            self.heartbeat_at = u64::MAX;
+            return None;
+        }
+        self.heartbeat_at = now + self.heartbeat_interval_ns;
+        let max = self.options.heartbeat_max_ns;
+        self.heartbeat_interval_ns = (self.heartbeat_interval_ns * 2).min(max);
+        let count = if self.ended_at.is_some() { mold::END_OF_SESSION } else { mold::HEARTBEAT };
+        let header = Header { session: self.session, sequence: self.next_sequence(), count };
+        header.write(buffer.first_chunk_mut()?);
+        self.counts.heartbeats += 1;
+        Some(Transmit { to: To::Stream, bytes: HEADER_BYTES, segment_bytes: HEADER_BYTES })
+    }
+}
+
+/// Packets of equal length (but the last) in a row.
+struct Burst {
+    used: usize,
+    packets: u64,
+    segment: usize,
+}
+
+/// A record that does not go into a packet like any other.
+#[derive(Clone, Copy, Debug)]
+enum Odd {
+    Lost,
+    Fragment { sequence: u64 },
+    TooLong { sequence: u64, len: usize },
+}
+
+/// Moves messages into `packet` behind its header until one does not fit. Returns bytes used and
+/// messages.
+#[inline(always)]
+fn pack<M: Memory>(
+    consumer: &mut Consumer<M>,
+    packet: &mut [u8],
+    enveloped: bool,
+    odd: &mut Option<Odd>,
+) -> Result<(usize, u16), PollError> {
+    let mut used = HEADER_BYTES;
+    let mut count = 0;
+    let limit = usize::from(mold::COUNT_MAX);
+    consumer.poll_while(limit, |message| {
+        let len = message.payload.len();
+        if message.flags != Flags::WHOLE {
+            let sequence = message.sequence;
+            match message.flags.is_lost() {
+                true => *odd = Some(Odd::Lost),
+                false if !enveloped => *odd = Some(Odd::Fragment { sequence }),
+                false => {}
+            }
+            if odd.is_some() {
+                return false;
+            }
+        }
+        match mold::append(packet, used, message.payload) {
+            Some(end) => {
+                used = end;
+                count += 1;
+                true
+            }
+            None => {
+                if count == 0 {
+                    *odd = Some(Odd::TooLong { sequence: message.sequence, len });
+                }
+                false
+            }
+        }
+    })?;
+    Ok((used, count))
+}
