@@ -28,6 +28,10 @@ const SHM_FLOORS: &[&[&str]] = &[
     &["directory"],
     &["options"],
     &["inspect"],
+    &["histogram"],
+    &["page"],
+    &["counters_reader"],
+    &["counters"],
     &["lib"],
 ];
 const SRC_FLOORS: &[&[&str]] = &[

@@ -1,17 +1,20 @@
-//! Where rings live: names, paths, listing, removing.
+//! Where rings and counters pages live: names, paths, listing, making room, removing.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::error::RingError;
-use crate::layout::{NAME_MAX_BYTES, PRODUCER_PAGE};
+use crate::error::{CountersError, RingError};
+use crate::layout::{
+    COUNTERS_PID, COUNTERS_STATE, NAME_MAX_BYTES, PRODUCER_PAGE, PRODUCER_PID, SMALL_PAGE_BYTES,
+};
 use crate::lease;
 
 /// Where rings live unless told otherwise (or by the environment variable `GAPLESS_DIR`).
 pub const DEFAULT_DIRECTORY: &str = "/dev/shm/gapless";
-const EXTENSION: &str = "ring";
+const RING_EXTENSION: &str = "ring";
+const COUNTERS_EXTENSION: &str = "counters";
 
 /// `GAPLESS_DIR` if it is set, [`DEFAULT_DIRECTORY`] otherwise.
 pub fn default_directory() -> PathBuf {
@@ -24,6 +27,18 @@ pub fn default_directory() -> PathBuf {
 /// [`RingError::BadName`] for a name that is empty, longer than 128 bytes, starts with a dot, or
 /// has anything but ASCII letters, digits, `.`, `_` and `-`: no name can leave the directory.
 pub fn ring_path(directory: &Path, name: &str) -> Result<PathBuf, RingError> {
+    path_of(directory, name, RING_EXTENSION)
+}
+
+/// The counters page `name` in `directory`.
+///
+/// # Errors
+/// [`RingError::BadName`] in [`CountersError::File`], by the rules of [`ring_path`].
+pub fn counters_path(directory: &Path, name: &str) -> Result<PathBuf, CountersError> {
+    Ok(path_of(directory, name, COUNTERS_EXTENSION)?)
+}
+
+fn path_of(directory: &Path, name: &str, extension: &str) -> Result<PathBuf, RingError> {
     let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let reason = if name.is_empty() {
         "it is empty"
@@ -34,7 +49,7 @@ pub fn ring_path(directory: &Path, name: &str) -> Result<PathBuf, RingError> {
     } else if !name.chars().all(usable) {
         "only letters, digits, '.', '_' and '-' may be in it"
     } else {
-        return Ok(directory.join(format!("{name}.{EXTENSION}")));
+        return Ok(directory.join(format!("{name}.{extension}")));
     };
     Err(RingError::BadName { name: name.to_owned(), reason })
 }
@@ -44,6 +59,18 @@ pub fn ring_path(directory: &Path, name: &str) -> Result<PathBuf, RingError> {
 /// # Errors
 /// [`RingError::System`] if the directory cannot be read.
 pub fn list(directory: &Path) -> Result<Vec<String>, RingError> {
+    names_with(directory, RING_EXTENSION)
+}
+
+/// Names of all counters pages in `directory`, sorted; none if there is no such directory.
+///
+/// # Errors
+/// [`CountersError::File`] if the directory cannot be read.
+pub fn list_counters(directory: &Path) -> Result<Vec<String>, CountersError> {
+    Ok(names_with(directory, COUNTERS_EXTENSION)?)
+}
+
+fn names_with(directory: &Path, extension: &str) -> Result<Vec<String>, RingError> {
     let failed = |source| RingError::System { what: "read", path: directory.to_path_buf(), source };
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -54,8 +81,8 @@ pub fn list(directory: &Path) -> Result<Vec<String>, RingError> {
     for entry in entries {
         let path = entry.map_err(failed)?.path();
         let name = path.file_stem().and_then(|stem| stem.to_str());
-        if let (Some(name), Some(true)) = (name, path.extension().map(|e| e == EXTENSION))
-            && ring_path(directory, name).is_ok()
+        if let (Some(name), Some(true)) = (name, path.extension().map(|e| e == extension))
+            && path_of(directory, name, extension).is_ok()
         {
             names.push(name.to_owned());
         }
@@ -69,15 +96,34 @@ pub fn list(directory: &Path) -> Result<Vec<String>, RingError> {
 /// # Errors
 /// [`RingError::ProducerAlive`] if the stream has a live producer and `force` is not set.
 pub fn remove(directory: &Path, name: &str, force: bool) -> Result<(), RingError> {
-    let path = ring_path(directory, name)?;
+    remove_file(ring_path(directory, name)?, PRODUCER_PAGE, PRODUCER_PID, force)
+}
+
+/// Removes a counters page. Whoever has it open reads on, values that no longer change.
+///
+/// # Errors
+/// [`CountersError::WriterAlive`] if its writer lives and `force` is not set;
+/// [`CountersError::NotFound`], [`CountersError::Denied`].
+pub fn remove_counters(directory: &Path, name: &str, force: bool) -> Result<(), CountersError> {
+    let path = counters_path(directory, name)?;
+    Ok(remove_file(path, COUNTERS_STATE, COUNTERS_PID, force)?)
+}
+
+/// Removes a file whose writer holds the lease of a byte and has left its pid at an offset.
+fn remove_file(
+    path: PathBuf,
+    lease_byte: usize,
+    pid_offset: usize,
+    force: bool,
+) -> Result<(), RingError> {
     if force {
         return fs::remove_file(&path).map_err(|error| refused(error, &path, "remove"));
     }
     let file = open(&path, false)?;
-    // Held until the name is gone: no producer can attach in between.
-    let kept_out = lease::keep_out(&file, PRODUCER_PAGE);
+    // Held until the name is gone: no writer can attach in between.
+    let kept_out = lease::keep_out(&file, lease_byte);
     if !kept_out.map_err(|error| refused(error, &path, "lock"))? {
-        return Err(RingError::ProducerAlive { pid: producer_pid(&file), path });
+        return Err(RingError::ProducerAlive { pid: pid_at(&file, pid_offset), path });
     }
     if !is_current(&file, &path) {
         return Err(RingError::NotFound { path }); // removed, and perhaps made anew, meanwhile
@@ -87,14 +133,62 @@ pub fn remove(directory: &Path, name: &str, force: bool) -> Result<(), RingError
 
 /// The pid that the producer page names; 0 if it cannot be read.
 pub(crate) fn producer_pid(file: &File) -> u32 {
+    pid_at(file, PRODUCER_PID)
+}
+
+/// The pid at an offset; 0 if it cannot be read.
+pub(crate) fn pid_at(file: &File, offset: usize) -> u32 {
     let mut pid = [0; 4];
-    let offset = crate::layout::PRODUCER_PID as u64;
-    match std::os::unix::fs::FileExt::read_exact_at(file, &mut pid, offset) {
+    match file.read_exact_at(&mut pid, offset as u64) {
         Ok(()) => u32::from_le_bytes(pid),
         Err(_) => 0,
     }
 }
 
+/// Fills `bytes` from the start of the file as far as that goes, and returns how far.
+pub(crate) fn read_start(file: &File, bytes: &mut [u8]) -> io::Result<usize> {
+    let mut read = 0;
+    while read < bytes.len() {
+        match file.read_at(&mut bytes[read..], read as u64)? {
+            0 => break,
+            n => read += n,
+        }
+    }
+    Ok(read)
+}
+
+/// Page size of the directory's file system, bytes, and whether that is hugetlbfs.
+pub(crate) fn granule(directory: &Path) -> Result<(u64, bool), RingError> {
+    let status = nix::sys::statfs::statfs(directory).map_err(|errno| RingError::System {
+        what: "look at",
+        path: directory.to_path_buf(),
+        source: errno.into(),
+    })?;
+    if status.filesystem_type() == nix::sys::statfs::HUGETLBFS_MAGIC {
+        return Ok((status.block_size() as u64, true));
+    }
+    Ok((SMALL_PAGE_BYTES as u64, false))
+}
+
+/// Gives the file its length, and every page of it a place: a full file system shows here, not as a
+/// signal in the middle of a message.
+pub(crate) fn allocate(file: &File, path: &Path, bytes: u64) -> Result<(), RingError> {
+    use nix::errno::Errno;
+    use nix::fcntl::{FallocateFlags, fallocate};
+    let no_space = || RingError::NoSpace { path: path.to_path_buf(), bytes };
+    let failed = |source| RingError::System { what: "allocate", path: path.to_path_buf(), source };
+    let length = libc::off_t::try_from(bytes).map_err(|_| no_space())?;
+    let mut outcome = fallocate(file, FallocateFlags::empty(), 0, length);
+    while outcome == Err(Errno::EINTR) {
+        outcome = fallocate(file, FallocateFlags::empty(), 0, length); // a signal came: go on
+    }
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(Errno::ENOSPC | Errno::EFBIG | Errno::EDQUOT | Errno::ENOMEM) => Err(no_space()),
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => file.set_len(bytes).map_err(failed),
+        Err(errno) => Err(failed(errno.into())),
+    }
+}
 /// Opens a ring's file: never through a symbolic link, never anything but a regular file.
 pub(crate) fn open(path: &Path, write: bool) -> Result<File, RingError> {
     let what = if write { "open it for reading and writing" } else { "read it" };

@@ -1,5 +1,5 @@
 //! What can go wrong, by family of operation: setting up ([`RingError`]), publishing
-//! ([`PublishError`]), polling ([`PollError`]).
+//! ([`PublishError`]), polling ([`PollError`]); and the counters page ([`CountersError`]).
 
 use std::io;
 use std::path::PathBuf;
@@ -285,6 +285,139 @@ pub enum PollError {
     /// The producer page changed faster than it could be read; try again.
     #[error("the producer page could not be read in one piece")]
     Unsteady,
+}
+
+/// A counters page could not be opened, for writing or for reading.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CountersError {
+    /// A label or kind that a page cannot hold.
+    #[error("{what} {text:?}: {expected}")]
+    BadText {
+        /// Label of a counter, label of a histogram, or kind.
+        what: &'static str,
+        /// The text as given.
+        text: String,
+        /// What would be accepted.
+        expected: &'static str,
+    },
+    /// More of them than a page holds.
+    #[error("{count} {what}, a page holds {max}")]
+    TooMany {
+        /// Counters or histograms.
+        what: &'static str,
+        /// How many were asked for.
+        count: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// There is no such page.
+    #[error("no counters at {path}: start what writes them first, or check the name and directory")]
+    NotFound {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// Somebody who lives writes this page.
+    #[error("{path} has a live writer, pid {pid}: a counters page has one writer")]
+    WriterAlive {
+        /// The page.
+        path: PathBuf,
+        /// The live writer's process id, as it saw itself; 0 if it cannot be read.
+        pid: u32,
+    },
+    /// The page is in the way, and belongs to another user.
+    #[error(
+        "{path} belongs to user {owner}, and is not replaced: choose another name or directory"
+    )]
+    ForeignOwner {
+        /// The page.
+        path: PathBuf,
+        /// User id of the owner.
+        owner: u32,
+    },
+    /// The user may not open the page this way.
+    #[error("{path}: permission denied to {what}: its writer can create it with a group mode")]
+    Denied {
+        /// The page.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+    },
+    /// The file does not start with the magic of a counters page.
+    #[error("{path} is not a counters page: its first bytes are {found:02x?}")]
+    BadMagic {
+        /// The file.
+        path: PathBuf,
+        /// Its first eight bytes.
+        found: [u8; 8],
+    },
+    /// The page was written by another version.
+    #[error("{path} has counters version {found}, this build reads {supported}")]
+    BadVersion {
+        /// The file.
+        path: PathBuf,
+        /// Version in the file.
+        found: u32,
+        /// Version of this build.
+        supported: u32,
+    },
+    /// The page was written on a machine of another byte order.
+    #[error("{path} was written with another byte order (mark {found:#010x})")]
+    BadByteOrder {
+        /// The file.
+        path: PathBuf,
+        /// The mark as read here.
+        found: u32,
+    },
+    /// The header's checksum does not match its bytes.
+    #[error(
+        "{path}: header checksum {found:#010x} does not match its bytes ({computed:#010x}): damaged, remove the page"
+    )]
+    BadChecksum {
+        /// The file.
+        path: PathBuf,
+        /// Checksum in the file.
+        found: u32,
+        /// Checksum of its bytes.
+        computed: u32,
+    },
+    /// A header field holds what no writer writes.
+    #[error("{path}: header field {field} is {value}: impossible, remove the page")]
+    BadHeader {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: &'static str,
+        /// Its value; of a text, its place among its kind.
+        value: u64,
+    },
+    /// The file is shorter or longer than it must be.
+    #[error(
+        "{path} has {found} bytes instead of {expected}: truncated or damaged, remove the page"
+    )]
+    BadLength {
+        /// The file.
+        path: PathBuf,
+        /// Length of the file.
+        found: u64,
+        /// Length that it should have.
+        expected: u64,
+    },
+    /// The name is not usable, there is no room, or the system refused something else.
+    #[error(transparent)]
+    File(RingError),
+}
+
+impl From<RingError> for CountersError {
+    /// What rings and counters pages have in common, in the words of a counters page.
+    fn from(error: RingError) -> Self {
+        match error {
+            RingError::NotFound { path } => Self::NotFound { path },
+            RingError::ProducerAlive { path, pid } => Self::WriterAlive { path, pid },
+            RingError::Denied { path, what } => Self::Denied { path, what },
+            other => Self::File(other),
+        }
+    }
 }
 
 #[cfg(all(test, not(loom)))]

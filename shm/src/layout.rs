@@ -1,4 +1,5 @@
-//! Every offset of a ring file, in one place; nothing else in the crate knows a literal offset.
+//! Every offset of a ring file and of a counters page, in one place; nothing else in the crate
+//! knows a literal offset.
 //!
 //! All numbers are little-endian `u64` words at 8-byte aligned offsets (the name and the checksum
 //! of the header page excepted). `G` is the granule: 4,096, or the huge page size on hugetlbfs.
@@ -85,6 +86,40 @@
 //!
 //! An OFD write lock on byte 0 of the producer page is the producer's lease, one on byte 0 of a
 //! slot that consumer's.
+//!
+//! # The counters page
+//!
+//! A file of its own, `<name>.counters`, of 25,216 bytes rounded up to `G`. All numbers are
+//! little-endian. Its header never changes: every writer makes a new page. Byte 4,096 is the
+//! writer's lease, in this and every later version.
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 8 | magic, `GAPLCTRS` |
+//! | 8 | 4 | version of the counters page |
+//! | 12 | 4 | byte order mark, 0x01020304 |
+//! | 16 | 8 | file length in bytes |
+//! | 24 | 8 | start of the writer, ns since the Unix epoch |
+//! | 32 | 4 | pid of the writer, as it saw itself |
+//! | 36 | 4 | counters in use, up to 64 |
+//! | 40 | 4 | histograms in use, up to 4 |
+//! | 44 | 4 | name length in bytes |
+//! | 48 | 32 | kind, a label |
+//! | 80 | 128 | name, zero padded |
+//! | 256 | 64 × 32 | labels of the counters |
+//! | 2,304 | 4 × 32 | labels of the histograms |
+//! | 2,432 | 4 | CRC32C of bytes 0..2432 |
+//! | 4,096 | 8 | state: 1 writing, 2 closed in order |
+//! | 4,224 | 64 × 8 | the counters |
+//! | 4,736 | 4 × 5,120 | the histograms |
+//!
+//! A label is 1 to 32 printable ASCII characters without spaces, zero padded; all zero where there
+//! is nothing to label.
+//!
+//! **Histogram**: offset 0: sum of all values; offset 8: the largest; offset 128: 624 counts.
+//! Values 0 to 15 have a count each; from there on every power of two up to 2^41 has 16 counts of
+//! equal width, so that a count's width is at most 1/16 of its values. The last one also counts
+//! everything above.
 
 /// First eight bytes of every ring file.
 pub const MAGIC: [u8; 8] = *b"GAPLESS\0";
@@ -137,6 +172,53 @@ pub(crate) const SLOT_PID: usize = 64;
 pub(crate) const SLOT_STALLS: usize = 72;
 pub(crate) const SLOT_MISSED: usize = 80;
 pub(crate) const SLOT_NAME: usize = 88;
+
+/// First eight bytes of every counters page.
+pub const COUNTERS_MAGIC: [u8; 8] = *b"GAPLCTRS";
+/// Version of the counters page that this module describes.
+pub const COUNTERS_VERSION: u32 = 1;
+/// Most counters of a page.
+pub const COUNTERS_MAX: usize = 64;
+/// Most histograms of a page.
+pub const HISTOGRAMS_MAX: usize = 4;
+/// Longest label of a counter, a histogram or a page's kind, bytes.
+pub const LABEL_MAX_BYTES: usize = 32;
+/// Counts of a histogram.
+pub const HISTOGRAM_BUCKETS: usize = 624;
+
+pub(crate) const COUNTERS_PID: usize = 32;
+pub(crate) const COUNTERS_KIND: usize = 48;
+pub(crate) const COUNTERS_NAME: usize = 80;
+pub(crate) const COUNTERS_LABELS: usize = 256;
+pub(crate) const HISTOGRAM_LABELS: usize = 2304;
+/// Bytes of a counters page's header that the checksum covers.
+pub(crate) const COUNTERS_CHECKED_BYTES: usize = 2432;
+/// Bytes of that header in all, in whole words.
+pub(crate) const COUNTERS_HEADER_BYTES: usize = 2440;
+pub(crate) const COUNTERS_STATE: usize = 4096;
+pub(crate) const COUNTERS_VALUES: usize = 4224;
+pub(crate) const COUNTERS_HISTOGRAMS: usize = 4736;
+pub(crate) const HISTOGRAM_SUM: usize = 0;
+pub(crate) const HISTOGRAM_LARGEST: usize = 8;
+pub(crate) const HISTOGRAM_COUNTS: usize = 128;
+pub(crate) const HISTOGRAM_BYTES: usize = 5120;
+/// Bytes of a counters page before rounding to the granule.
+pub(crate) const COUNTERS_BYTES: usize = 25216;
+
+const _: () = {
+    assert!(COUNTERS_KIND + LABEL_MAX_BYTES == COUNTERS_NAME);
+    assert!(COUNTERS_NAME + NAME_MAX_BYTES <= COUNTERS_LABELS);
+    assert!(COUNTERS_LABELS + COUNTERS_MAX * LABEL_MAX_BYTES == HISTOGRAM_LABELS);
+    assert!(HISTOGRAM_LABELS + HISTOGRAMS_MAX * LABEL_MAX_BYTES == COUNTERS_CHECKED_BYTES);
+    assert!(COUNTERS_HEADER_BYTES >= COUNTERS_CHECKED_BYTES + 4);
+    assert!(COUNTERS_HEADER_BYTES.is_multiple_of(8) && COUNTERS_HEADER_BYTES <= COUNTERS_STATE);
+    // Each on pairs of cache lines of its own.
+    assert!(COUNTERS_VALUES == COUNTERS_STATE + 128);
+    assert!(COUNTERS_HISTOGRAMS == COUNTERS_VALUES + COUNTERS_MAX * 8);
+    assert!(COUNTERS_HISTOGRAMS.is_multiple_of(128) && HISTOGRAM_BYTES.is_multiple_of(128));
+    assert!(HISTOGRAM_COUNTS + HISTOGRAM_BUCKETS * 8 == HISTOGRAM_BYTES);
+    assert!(COUNTERS_BYTES == COUNTERS_HISTOGRAMS + HISTOGRAMS_MAX * HISTOGRAM_BYTES);
+};
 
 pub(crate) const FLAG_LOSSY: u32 = 1;
 pub(crate) const FLAG_PARKABLE: u32 = 2;

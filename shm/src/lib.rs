@@ -34,7 +34,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The file is described byte by byte in [`layout`].
+//! Beside the rings live **counters pages**: what an agent counts ([`Counters`]), for tools to read
+//! without disturbing it ([`CountersReader`]).
+//!
+//! Both files are described byte by byte in [`layout`].
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
 compile_error!(
@@ -46,12 +49,18 @@ mod claim;
 mod consumer;
 mod copying;
 #[cfg(not(loom))]
+mod counters;
+#[cfg(not(loom))]
+mod counters_reader;
+#[cfg(not(loom))]
 mod directory;
 mod error;
 mod gate;
 mod header;
 #[cfg(not(loom))]
 mod heap;
+#[cfg(not(loom))]
+mod histogram;
 #[cfg(not(loom))]
 mod inspect;
 pub mod layout;
@@ -63,6 +72,8 @@ mod memory;
 mod model;
 #[cfg(not(loom))]
 mod options;
+#[cfg(not(loom))]
+mod page;
 mod producer;
 mod record;
 #[cfg(not(loom))]
@@ -79,11 +90,20 @@ pub use checkpoint::Place;
 pub use claim::{Batch, Claim};
 pub use consumer::{Consumer, Message, ProducerStatus, Start};
 #[cfg(not(loom))]
-pub use directory::{DEFAULT_DIRECTORY, default_directory, list, remove, ring_path};
-pub use error::{PollError, PublishError, RingError};
+pub use counters::{Counters, CountersOptions};
+#[cfg(not(loom))]
+pub use counters_reader::{CountersReader, CountersSnapshot};
+#[cfg(not(loom))]
+pub use directory::{
+    DEFAULT_DIRECTORY, counters_path, default_directory, list, list_counters, remove,
+    remove_counters, ring_path,
+};
+pub use error::{CountersError, PollError, PublishError, RingError};
 pub use header::{Header, Mode, session_text};
 #[cfg(not(loom))]
 pub use heap::Heap;
+#[cfg(not(loom))]
+pub use histogram::HistogramSnapshot;
 #[cfg(not(loom))]
 pub use inspect::{ConsumerInfo, Inspector, Record, Snapshot, Verified};
 pub use lookback::LookBack;

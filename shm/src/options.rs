@@ -196,7 +196,7 @@ impl RingOptions {
             _ => failed("create")(error),
         })?;
         let file = unnamed.file.try_clone().map_err(failed("open"))?;
-        allocate(&file, &path, header.file_bytes)?;
+        directory::allocate(&file, &path, header.file_bytes)?;
         let mode = Permissions::from_mode(self.file_mode.unwrap_or(0o600));
         file.set_permissions(mode).map_err(failed("set the mode of"))?;
         if !lease::acquire(&file, PRODUCER_PAGE).map_err(failed("lock"))? {
@@ -280,22 +280,14 @@ impl RingOptions {
 
     /// Page size of the directory's file system, and whether that is hugetlbfs.
     fn granule(&self, dir: &Path) -> Result<(u64, bool), RingError> {
-        let path = || dir.to_path_buf();
-        let status = nix::sys::statfs::statfs(dir).map_err(|errno| RingError::System {
-            what: "look at",
-            path: path(),
-            source: errno.into(),
-        })?;
-        if status.filesystem_type() == nix::sys::statfs::HUGETLBFS_MAGIC {
-            return Ok((status.block_size() as u64, true));
-        }
-        if self.place.map.huge == HugePages::Required {
+        let (granule, is_hugetlbfs) = directory::granule(dir)?;
+        if self.place.map.huge == HugePages::Required && !is_hugetlbfs {
             let reason = "the directory is not on hugetlbfs: reserve pages (sysctl \
                           vm.nr_hugepages=N), mount -t hugetlbfs none DIR, and name DIR"
                 .into();
-            return Err(RingError::NoHugePages { path: path(), reason });
+            return Err(RingError::NoHugePages { path: dir.to_path_buf(), reason });
         }
-        Ok((SMALL_PAGE_BYTES as u64, false))
+        Ok((granule, is_hugetlbfs))
     }
 
     /// Checks the options and makes a header of them.
@@ -388,26 +380,6 @@ fn new_session(unix_us: u64) -> u64 {
     unix_us.max(before.unwrap_or(0) + 1) % SESSION_END
 }
 
-/// Gives the file its length, and every page of it a place: a full file system shows here, not as a
-/// signal in the middle of a message.
-fn allocate(file: &std::fs::File, path: &Path, bytes: u64) -> Result<(), RingError> {
-    use nix::errno::Errno;
-    use nix::fcntl::{FallocateFlags, fallocate};
-    let no_space = || RingError::NoSpace { path: path.to_path_buf(), bytes };
-    let failed = |source| RingError::System { what: "allocate", path: path.to_path_buf(), source };
-    let length = libc::off_t::try_from(bytes).map_err(|_| no_space())?;
-    let mut outcome = fallocate(file, FallocateFlags::empty(), 0, length);
-    while outcome == Err(Errno::EINTR) {
-        outcome = fallocate(file, FallocateFlags::empty(), 0, length); // a signal came: go on
-    }
-    match outcome {
-        Ok(()) => Ok(()),
-        Err(Errno::ENOSPC | Errno::EFBIG | Errno::EDQUOT | Errno::ENOMEM) => Err(no_space()),
-        Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => file.set_len(bytes).map_err(failed),
-        Err(errno) => Err(failed(errno.into())),
-    }
-}
-
 /// Writes the header and the first checkpoint into zeroed memory.
 pub(crate) fn format<M: Memory>(memory: &M, header: &Header, geometry: &Geometry) {
     // SAFETY: nobody else knows this memory yet.
@@ -419,17 +391,10 @@ pub(crate) fn format<M: Memory>(memory: &M, header: &Header, geometry: &Geometry
 
 /// Reads and checks the header of an open file.
 pub(crate) fn read_header(file: &std::fs::File, path: &Path) -> Result<Header, RingError> {
-    use std::os::unix::fs::FileExt;
     let failed = |source| RingError::System { what: "read", path: path.to_path_buf(), source };
     let length = file.metadata().map_err(failed)?.len();
     let mut bytes = [0; HEADER_BYTES];
-    let mut read = 0;
-    while read < HEADER_BYTES {
-        match file.read_at(&mut bytes[read..], read as u64).map_err(failed)? {
-            0 => break,
-            n => read += n,
-        }
-    }
+    let read = directory::read_start(file, &mut bytes).map_err(failed)?;
     Header::decode(&bytes[..read], length, path)
 }
 

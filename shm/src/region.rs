@@ -93,30 +93,54 @@ impl Mapped {
         protection: Protection,
         options: MapOptions,
     ) -> Result<Self, RingError> {
-        let failed =
-            |what| move |source| RingError::System { what, path: path.to_path_buf(), source };
-        let len = geometry.file_bytes;
+        let mut mapped = Self::map(file, path, geometry.file_bytes, protection)?;
+        if protection == Protection::Consumer {
+            let table = mapped.base.as_ptr().wrapping_add(geometry.table).cast();
+            let table = NonNull::new(table).expect("inside the mapping");
+            let writable = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+            // SAFETY: the range is page aligned (the regions are laid out by granule), lies within
+            // our mapping, and gets more rights, not fewer; no Rust reference into it exists yet.
+            unsafe { mprotect(table, geometry.data - geometry.table, writable) }.map_err(
+                |errno| RingError::System {
+                    what: "make the consumer table writable in",
+                    path: path.to_path_buf(),
+                    source: errno.into(),
+                },
+            )?;
+        }
+        mapped.make_resident(path, protection, options)?;
+        Ok(mapped)
+    }
+
+    /// Maps `len` bytes of `file`, which has at least as many, all of them writable or none.
+    pub(crate) fn whole(
+        file: File,
+        path: &Path,
+        len: usize,
+        writable: bool,
+    ) -> Result<Self, RingError> {
+        let protection = if writable { Protection::Producer } else { Protection::Reader };
+        let mut mapped = Self::map(file, path, len, protection)?;
+        let lock = if writable { LockMemory::IfPermitted } else { LockMemory::Never };
+        let options = MapOptions { prefault: writable, lock, huge: HugePages::Default };
+        mapped.make_resident(path, protection, options)?;
+        Ok(mapped)
+    }
+
+    fn map(file: File, path: &Path, len: usize, protection: Protection) -> Result<Self, RingError> {
         let mut how = MmapOptions::new();
         how.len(len);
         let map = match protection {
             Protection::Producer => how.map_raw(&file),
             Protection::Consumer | Protection::Reader => how.map_raw_read_only(&file),
         }
-        .map_err(failed("map"))?;
+        .map_err(|source| RingError::System {
+            what: "map",
+            path: path.to_path_buf(),
+            source,
+        })?;
         let base = NonNull::new(map.as_mut_ptr()).expect("a mapping is never at address 0");
-        if protection == Protection::Consumer {
-            let table = base.as_ptr().wrapping_add(geometry.table).cast();
-            let table = NonNull::new(table).expect("inside the mapping");
-            let writable = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-            // SAFETY: the range is page aligned (the regions are laid out by granule), lies within
-            // our mapping, and gets more rights, not fewer; no Rust reference into it exists yet.
-            unsafe { mprotect(table, geometry.data - geometry.table, writable) }
-                .map_err(|errno| failed("make the consumer table writable in")(errno.into()))?;
-        }
-        let mut mapped =
-            Self { base, map, file, residency: Residency::default(), pid: std::process::id() };
-        mapped.make_resident(path, protection, options)?;
-        Ok(mapped)
+        Ok(Self { base, map, file, residency: Residency::default(), pid: std::process::id() })
     }
 
     fn make_resident(

@@ -7,7 +7,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use gapless_shm::{Consumer, ConsumerOptions, Mode, PollError, Producer, RingOptions};
+use gapless_shm::{
+    Consumer, ConsumerOptions, Counters, CountersOptions, Mode, PollError, Producer, RingOptions,
+};
 
 struct Counting;
 
@@ -93,6 +95,29 @@ fn a_million_messages_allocate_nothing() {
     let before = ALLOCATIONS.get();
     drop(std::hint::black_box(vec![0u8; 10]));
     assert_eq!(ALLOCATIONS.get() - before, 1);
+}
+
+/// Counts and records on the page of `counters`; returns what was counted.
+fn count(counters: &mut Counters) -> u64 {
+    for n in 0..MESSAGES {
+        counters.add(0, 2);
+        counters.set(1, n);
+        counters.record(0, n * n);
+    }
+    counters.get(0)
+}
+
+#[test]
+fn counting_allocates_nothing_and_makes_no_system_call() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let options = CountersOptions::new().directory(dir.path());
+    let mut counters = options.open("c", "sender", &["sum", "last"], &["t"]).expect("a page");
+    let before = ALLOCATIONS.get();
+    assert_eq!(count(&mut counters), 2 * MESSAGES);
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+    let status = in_strict_child(|| count(&mut counters) == 4 * MESSAGES);
+    assert!(libc::WIFEXITED(status), "killed for a system call ({status:#x})");
+    assert_eq!(libc::WEXITSTATUS(status), 0);
 }
 
 /// Runs `body` in a forked child under strict seccomp; says how the child ended.

@@ -3,8 +3,9 @@
 #![cfg(not(miri))] // file mappings, processes, or too much for an interpreter
 
 use gapless_shm::{
-    ConsumerOptions, Flags, Inspector, Mode, PollError, ProducerStatus, PublishError, RingError,
-    RingOptions, Start, list, remove, ring_path,
+    ConsumerOptions, CountersError, CountersOptions, CountersReader, Flags, Inspector, Mode,
+    PollError, ProducerStatus, PublishError, RingError, RingOptions, Start, list, remove,
+    ring_path,
 };
 use tempfile::TempDir;
 
@@ -217,10 +218,14 @@ fn a_forked_child_that_drops_its_copies_disturbs_nobody() {
     let options = RingOptions::new().directory(dir.path()).capacity_bytes(4096);
     let mut producer = options.open("a").unwrap();
     let mut consumer = ConsumerOptions::new().directory(dir.path()).attach("a").unwrap();
-    // SAFETY: the child drops two handles, which allocates nothing and takes no lock that another
-    // thread of this process could hold, and leaves without unwinding.
+    let place = CountersOptions::new().directory(dir.path());
+    let counters = place.open("a", "sender", &["messages"], &[]).unwrap();
+    // SAFETY: the child drops three handles, which takes no lock that another thread of this
+    // process could hold (the C library sets its allocator free in the child), and leaves without
+    // unwinding.
     let child = unsafe { libc::fork() };
     if child == 0 {
+        drop(counters);
         drop(consumer);
         drop(producer);
         // SAFETY: ends the child at once.
@@ -235,4 +240,7 @@ fn a_forked_child_that_drops_its_copies_disturbs_nobody() {
     producer.try_publish(b"x").unwrap();
     assert_eq!(consumer.poll(3, |_| ()), Ok(1));
     assert_eq!(producer.slowest().map(|view| view.slot), Some(0));
+    assert!(CountersReader::open(dir.path(), "a").unwrap().snapshot().unwrap().alive);
+    assert!(matches!(place.open("a", "sender", &[], &[]), Err(CountersError::WriterAlive { .. })));
+    drop(counters);
 }
