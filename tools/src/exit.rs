@@ -10,7 +10,7 @@ Exit codes:
   1  the operation failed: no such ring, no permission, no room, interrupted
   2  the command line makes no sense
   3  done, and something wrong was found: messages missed, a damaged ring, digests that differ,
-     a publisher that died without closing its stream";
+     a publisher or agent that died without closing its stream";
 
 /// What a command that did its work found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,7 @@
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::thread::sleep;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use gapless::shm::{Header, Inspector, RingError, Snapshot, session_text};
 use serde_json::{Value, json};
@@ -12,8 +11,8 @@ use serde_json::{Value, json};
 use crate::exit::{Outcome, Usage};
 use crate::ls::{mode_text, status_text};
 use crate::range::Range;
-use crate::stop::{LOOK_INTERVAL, Stop};
-use crate::table::{Cell, Facts, Table, print_json, rate_text};
+use crate::stop::Stop;
+use crate::table::{Cell, Facts, Table, age_text, print_json, rate_text};
 use crate::target::{Directory, Target, head_of, hexdump, is_damage};
 use crate::verify;
 
@@ -101,10 +100,7 @@ fn follow(args: &Args, inspector: &Inspector) -> anyhow::Result<Outcome> {
     let mut wrong = false;
     for look in 0..args.times.unwrap_or(u64::MAX) {
         if look > 0 {
-            let due = Instant::now() + interval;
-            while !stop.asked() && Instant::now() < due {
-                sleep(due.saturating_duration_since(Instant::now()).min(LOOK_INTERVAL));
-            }
+            stop.wait(interval);
         }
         if stop.asked() {
             break;
@@ -240,19 +236,6 @@ fn consumer_table(snapshot: &Snapshot) -> Table {
         ]);
     }
     table
-}
-
-/// How long ago a time was, in words.
-fn age_text(unix_ns: u64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    match now.checked_sub(Duration::from_nanos(unix_ns)) {
-        None => "in the future".into(),
-        Some(age) if age < Duration::from_secs(120) => format!("{:.1} s ago", age.as_secs_f64()),
-        Some(age) if age < Duration::from_secs(7200) => {
-            format!("{:.1} min ago", age.as_secs_f64() / 60.0)
-        }
-        Some(age) => format!("{:.1} h ago", age.as_secs_f64() / 3600.0),
-    }
 }
 
 fn records(args: &Args, inspector: &Inspector, range: Range) -> anyhow::Result<Outcome> {

@@ -15,6 +15,7 @@ mod publish;
 mod range;
 mod records;
 mod remove;
+mod stat;
 mod stop;
 mod subscribe;
 mod table;
@@ -51,6 +52,7 @@ Examples:
   gapless pong shm:echo & gapless ping shm:echo  the round trip between two processes
   gapless ls                                     which streams there are
   gapless inspect load --follow                  who reads it, and who is behind
+  gapless stat                                   what senders and receivers count, live
   gapless rm greetings                           away with it";
 
 #[derive(Parser)]
@@ -71,6 +73,7 @@ enum Command {
     Pong(ping::PongArgs),
     Ls(ls::Args),
     Inspect(inspect::Args),
+    Stat(stat::Args),
     Rm(remove::Args),
     #[command(hide = true)]
     DemoPublisher(demo::publisher::Args),
@@ -87,6 +90,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Pong(args) => ping::pong(&args),
         Command::Ls(args) => ls::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Stat(args) => stat::run(&args),
         Command::Rm(args) => remove::run(&args),
         Command::DemoPublisher(args) => demo::publisher::run(&args),
         Command::DemoSubscriber(args) => demo::subscriber::run(&args),

@@ -6,7 +6,8 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -36,6 +37,14 @@ impl Stop {
     pub(crate) fn asked(&self) -> bool {
         // Relaxed: nothing else is communicated by it.
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps for `time`, or until asked to end.
+    pub(crate) fn wait(&self, time: Duration) {
+        let due = Instant::now() + time;
+        while !self.asked() && Instant::now() < due {
+            sleep(due.saturating_duration_since(Instant::now()).min(LOOK_INTERVAL));
+        }
     }
 }
 

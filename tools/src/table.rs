@@ -1,7 +1,7 @@
 //! The one printer of tables: aligned text for people, JSON for programs, from the same cells.
 
 use std::io::{self, Write};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table as Text, presets};
 use serde_json::{Map, Value};
@@ -203,6 +203,19 @@ pub(crate) fn ns_text(ns: u64) -> String {
         10_000..1_000_000 => format!("{:.1} µs", ns as f64 / 1e3),
         1_000_000..10_000_000_000 => format!("{:.1} ms", ns as f64 / 1e6),
         _ => format!("{:.1} s", ns as f64 / 1e9),
+    }
+}
+
+/// How long ago a time was, in words.
+pub(crate) fn age_text(unix_ns: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    match now.checked_sub(Duration::from_nanos(unix_ns)) {
+        None => "in the future".into(),
+        Some(age) if age < Duration::from_secs(120) => format!("{:.1} s ago", age.as_secs_f64()),
+        Some(age) if age < Duration::from_secs(7200) => {
+            format!("{:.1} min ago", age.as_secs_f64() / 60.0)
+        }
+        Some(age) => format!("{:.1} h ago", age.as_secs_f64() / 3600.0),
     }
 }
 
