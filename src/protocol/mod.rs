@@ -10,11 +10,13 @@
 //! |---|---|
 //! | [`mold`] | MoldUDP64 packets and requests |
 //! | [`control`] | what our own peers say beside them |
+//! | [`envelope`] | the inner header of enveloped streams |
 //! | [`Sender`] | ring to packets, heartbeats, answers to requests, flow control |
 //! | [`Receiver`] | packets to messages in order: sessions, gaps, requests, two lines |
 
 mod arbiter;
 pub mod control;
+pub mod envelope;
 mod flow;
 mod gap;
 mod history;
