@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 
 use crate::checkpoint::{self, Place, Step};
 use crate::error::{PollError, RingError};
-use crate::layout::{Geometry, PRODUCER_STATE, RECORD_HEADER_BYTES, TABLE_PARKED, WAKE_EPOCH};
+use crate::layout::{Geometry, HEADER_SESSION, PRODUCER_STATE, RECORD_HEADER_BYTES, TABLE_PARKED, WAKE_EPOCH};
 use crate::memory::Memory;
 use crate::producer::STATE_CLOSED;
 use crate::record::{CommitWord, Flags};
@@ -232,6 +232,12 @@ impl<M: Memory> Consumer<M> {
         }
         self.publish_cursor();
         Ok(true)
+    }
+
+    /// The session of the ring; see [`session_text`](crate::session_text).
+    pub fn session(&self) -> u64 {
+        // Relaxed: written once, before anybody could find the ring.
+        self.memory.word(HEADER_SESSION).load(Ordering::Relaxed)
     }
 
     /// Sequence number of the next message.

@@ -128,6 +128,8 @@ pub const LAYOUT_VERSION: u32 = 1;
 /// Reads as this number only where the byte order is the writer's.
 pub const BYTE_ORDER_MARK: u32 = 0x0102_0304;
 
+/// Offset of the session in the header.
+pub(crate) const HEADER_SESSION: usize = 56;
 /// Granule of ordinary files, bytes.
 pub(crate) const SMALL_PAGE_BYTES: usize = 4096;
 /// Bytes of the header page that the checksum covers.

@@ -65,6 +65,7 @@ pub struct RingOptions {
     parkable: Option<bool>,
     evictable: Option<bool>,
     first_sequence: Option<u64>,
+    session: Option<u64>,
     file_mode: Option<u32>,
     foreign_owner: Option<bool>,
     place: Placement,
@@ -164,6 +165,9 @@ impl RingOptions {
         evictable: bool,
         /// Sequence number of the first message of a new ring.
         first_sequence: u64,
+        /// Session of a new ring, below 36^10: of a stream that began elsewhere. Default: one that no
+        /// earlier ring of this host had.
+        session: u64,
         /// File mode of a new ring, whatever the umask: 0600 the owner alone, 0640 and 0660 let a
         /// group observe and subscribe.
         file_mode: u32,
@@ -319,6 +323,9 @@ impl RingOptions {
         if first_sequence > FIRST_SEQUENCE_MAX {
             return refuse("first_sequence", first_sequence, "0 to 2^62");
         }
+        if let Some(session) = self.session.filter(|session| *session >= SESSION_END) {
+            return refuse("session", session, "below 36^10");
+        }
         let mode = self.mode.unwrap_or_default();
         let evictable = self.evictable.unwrap_or(false);
         if evictable && mode == Mode::Lossy {
@@ -327,7 +334,7 @@ impl RingOptions {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut header = Header {
             name: name.to_owned(),
-            session: new_session(now.as_micros() as u64),
+            session: self.session.unwrap_or_else(|| new_session(now.as_micros() as u64)),
             created_unix_ns: now.as_nanos() as u64,
             first_sequence,
             capacity_bytes: capacity,
@@ -358,6 +365,7 @@ impl RingOptions {
             ),
             ("parkable", self.parkable.map(u64::from), header.parkable.into()),
             ("evictable", self.evictable.map(u64::from), header.evictable.into()),
+            ("session", self.session, header.session),
         ];
         for (option, wanted, existing) in pairs {
             if let Some(wanted) = wanted

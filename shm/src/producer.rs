@@ -13,7 +13,7 @@ use crate::claim::{Batch, Claim};
 use crate::error::{PublishError, RingError};
 use crate::gate::{Gate, add};
 use crate::layout::{
-    ABORTED_COUNT, FRONTIER, Geometry, PRODUCER_HEARTBEAT, PRODUCER_PID, PRODUCER_STARTS,
+    ABORTED_COUNT, FRONTIER, Geometry, HEADER_SESSION, PRODUCER_HEARTBEAT, PRODUCER_PID, PRODUCER_STARTS,
     PRODUCER_STATE, RECORD_HEADER_BYTES, SLOT_PID, SLOT_POSITION, SLOT_SEQUENCE, TABLE_PARKED,
     WAKE_EPOCH,
 };
@@ -146,6 +146,12 @@ impl<M: Memory> Producer<M> {
         set(PRODUCER_STATE, STATE_ACTIVE);
         add(&producer.memory, PRODUCER_STARTS);
         Ok(producer)
+    }
+
+    /// The session of the ring; see [`session_text`](crate::session_text).
+    pub fn session(&self) -> u64 {
+        // Relaxed: written once, before anybody could find the ring.
+        self.memory.word(HEADER_SESSION).load(Ordering::Relaxed)
     }
 
     /// Sequence number that the next message will get.
