@@ -3,7 +3,10 @@
 //!
 //! ```text
 //! shm:NAME?option=value&option=value
+//! udp:GROUP_OR_HOST:PORT?option=value&option=value
 //! ```
+//!
+//! Options of `shm:`
 //!
 //! | option | value | side |
 //! |---|---|---|
@@ -24,7 +27,10 @@
 //! | `lock` | `never`, `permitted`, `required` | both |
 //! | `huge` | `default`, `transparent`, `required` | both |
 //!
-//! A side ignores the options of the other, so that both may use one string.
+//! A side ignores the options of the other, so that both may use one string. For the options of
+//! `udp:` see [`UdpAddress`].
+
+mod udp;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -34,8 +40,23 @@ use gapless_shm::{
     ConsumerOptions, HugePages, LockMemory, Mode, RingOptions, Start, WaitStrategy,
     default_directory, ring_path,
 };
+use thiserror::Error;
 
-use crate::error::AddressError;
+pub use udp::UdpAddress;
+
+/// An address could not be read. Its text shows the address with the offending part underlined.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{reason}\n  {address}\n  {}{}", " ".repeat(*.start), "^".repeat((*.len).max(1)))]
+pub struct AddressError {
+    /// The address as given.
+    pub address: String,
+    /// What is wrong with it, and what would be right.
+    pub reason: String,
+    /// Where the offending part starts, in characters.
+    pub start: usize,
+    /// How long it is, in characters.
+    pub len: usize,
+}
 
 /// A channel address, parsed.
 ///
@@ -52,6 +73,8 @@ use crate::error::AddressError;
 pub enum Address {
     /// A ring on this host.
     Shm(ShmAddress),
+    /// Datagrams, to a multicast group or to hosts.
+    Udp(Box<UdpAddress>),
 }
 
 /// The address of a ring, and how to open it on either side.
@@ -70,6 +93,7 @@ impl Address {
     pub fn name(&self) -> &str {
         match self {
             Self::Shm(shm) => &shm.name,
+            Self::Udp(udp) => udp.name(),
         }
     }
 }
@@ -105,6 +129,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Shm(shm) => f.write_str(&shm.text),
+            Self::Udp(udp) => f.write_str(udp.text()),
         }
     }
 }
@@ -119,7 +144,8 @@ impl FromStr for Address {
         };
         match scheme {
             "shm" => Ok(Self::Shm(input.shm(rest)?)),
-            _ => Err(input.error(scheme, "unknown kind of address; known: shm")),
+            "udp" => Ok(Self::Udp(Box::new(udp::parse(&input, rest)?))),
+            _ => Err(input.error(scheme, "unknown kind of address; known: shm, udp")),
         }
     }
 }
@@ -146,26 +172,38 @@ impl Input<'_> {
         if let Err(error) = ring_path("".as_ref(), name) {
             return Err(self.error(name, error.to_string()));
         }
-        let mut address = ShmAddress {
+        let mut address = self.blank(name);
+        for (key, value) in self.options(options)? {
+            self.set(&mut address, key, value)?;
+        }
+        Ok(address)
+    }
+
+    /// A ring's address without options.
+    fn blank(&self, name: &str) -> ShmAddress {
+        ShmAddress {
             text: self.text.to_owned(),
             name: name.to_owned(),
             directory: default_directory(),
             ring: RingOptions::new(),
             consumer: ConsumerOptions::new(),
             wait: WaitStrategy::default(),
-        };
-        let mut seen: Vec<&str> = Vec::new();
+        }
+    }
+
+    /// The options as keys and values, none of them given twice.
+    fn options<'a>(&self, options: &'a str) -> Result<Vec<(&'a str, &'a str)>, AddressError> {
+        let mut all: Vec<(&str, &str)> = Vec::new();
         for option in options.split('&').filter(|option| !option.is_empty()) {
             let Some((key, value)) = option.split_once('=') else {
                 return Err(self.error(option, "an option is written key=value"));
             };
-            if seen.contains(&key) {
+            if all.iter().any(|(known, _)| *known == key) {
                 return Err(self.error(option, format!("option {key} is given twice")));
             }
-            seen.push(key);
-            self.set(&mut address, key, value)?;
+            all.push((key, value));
         }
-        Ok(address)
+        Ok(all)
     }
 
     fn set(&self, address: &mut ShmAddress, key: &str, value: &str) -> Result<(), AddressError> {
@@ -258,6 +296,12 @@ impl Input<'_> {
             .ok_or_else(|| self.error(value, "not a number of bytes, as 4096, 64K, 16M or 1G"))
     }
 
+    /// Bytes of memory.
+    fn size(&self, value: &str) -> Result<usize, AddressError> {
+        let bytes = self.bytes(value)?;
+        usize::try_from(bytes).map_err(|_| self.error(value, "more bytes than memory has"))
+    }
+
     fn octal(&self, value: &str) -> Result<u32, AddressError> {
         match u32::from_str_radix(value, 8) {
             Ok(mode) if mode <= 0o777 => Ok(mode),
@@ -326,7 +370,7 @@ mod tests {
                     &dir=/tmp&prefault=no&lock=never&huge=transparent";
         let address: Address = text.parse().unwrap();
         assert_eq!((address.name(), address.to_string().as_str()), ("a.b-C_1", text));
-        let Address::Shm(shm) = address;
+        let Address::Shm(shm) = address else { panic!() };
         assert_eq!(shm.wait_strategy(), WaitStrategy::Park);
         assert_eq!(shm.directory(), Path::new("/tmp"));
     }

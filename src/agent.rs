@@ -12,8 +12,7 @@ use std::thread::{Builder, JoinHandle};
 
 use gapless_shm::{WaitStrategy, Waiter};
 
-use crate::cpu::pin_current_thread;
-use crate::error::PinError;
+use crate::cpu::{PinError, pin_current_thread};
 
 /// Something with a duty cycle.
 pub trait Agent {

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use core_affinity::CoreId;
 
-use crate::error::PinError;
+use thiserror::Error;
 
 /// Cores that this process may use, by number; empty if the system does not tell.
 ///
@@ -38,4 +38,24 @@ pub fn pin_current_thread(core: usize) -> Result<(), PinError> {
     } else {
         Err(PinError::Refused { core })
     }
+}
+
+/// A thread could not be pinned.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PinError {
+    /// The core does not exist or is not this process's to use.
+    #[error("core {core} is not available to this process; available: {available:?}")]
+    NotAvailable {
+        /// The core asked for.
+        core: usize,
+        /// Those that could be had.
+        available: Vec<usize>,
+    },
+    /// The system refused.
+    #[error("the system refused to pin the thread to core {core}")]
+    Refused {
+        /// The core asked for.
+        core: usize,
+    },
 }

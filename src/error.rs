@@ -1,7 +1,11 @@
-//! What can go wrong above the ring.
+//! What can go wrong when a stream is opened or read.
 
 use gapless_shm::RingError;
 use thiserror::Error;
+
+use crate::address::AddressError;
+use crate::protocol::Session;
+use crate::wire::WireError;
 
 /// A stream could not be opened.
 #[derive(Debug, Error)]
@@ -13,38 +17,80 @@ pub enum Error {
     /// The ring behind the address could not be opened.
     #[error(transparent)]
     Ring(#[from] RingError),
+    /// The sockets behind the address could not be opened, or the stream not be carried by them.
+    #[error(transparent)]
+    Wire(#[from] WireError),
 }
 
-/// An address could not be read. Its text shows the address with the offending part underlined.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{reason}\n  {address}\n  {}{}", " ".repeat(*.start), "^".repeat((*.len).max(1)))]
-pub struct AddressError {
-    /// The address as given.
-    pub address: String,
-    /// What is wrong with it, and what would be right.
-    pub reason: String,
-    /// Where the offending part starts, in characters.
-    pub start: usize,
-    /// How long it is, in characters.
-    pub len: usize,
-}
-
-/// A thread could not be pinned.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+/// A subscriber's poll found something else than messages.
+#[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum PinError {
-    /// The core does not exist or is not this process's to use.
-    #[error("core {core} is not available to this process; available: {available:?}")]
-    NotAvailable {
-        /// The core asked for.
-        core: usize,
-        /// Those that could be had.
-        available: Vec<usize>,
+pub enum PollError {
+    /// The publisher overwrote what this subscriber had not read. The next poll goes on.
+    #[error("lapped: {missed} messages were overwritten unread, going on at {resumed_at}")]
+    Lapped {
+        /// Exactly how many messages this subscriber will never see.
+        missed: u64,
+        /// Sequence of the next message.
+        resumed_at: u64,
     },
-    /// The system refused.
-    #[error("the system refused to pin the thread to core {core}")]
-    Refused {
-        /// The core asked for.
-        core: usize,
+    /// Messages were lost on a network, and nobody has them any more. The next poll goes on.
+    #[error("{count} messages from {first} on were lost and cannot be had again")]
+    Lost {
+        /// Sequence of the first.
+        first: u64,
+        /// How many.
+        count: u64,
     },
+    /// The publisher started a new session: sequence numbers begin anew. The next poll goes on.
+    #[error("session {session} begins, at {next}")]
+    NewSession {
+        /// The session.
+        session: Session,
+        /// Sequence of the next message.
+        next: u64,
+    },
+    /// The publisher threw this subscriber out. Open it again to go on.
+    #[error("evicted by the publisher: next would have been {next}")]
+    Evicted {
+        /// First sequence not delivered.
+        next: u64,
+    },
+    /// The ring holds bytes that no publisher writes. It cannot be read further.
+    #[error("corrupt record at position {position}: commit word {word:#018x}")]
+    Corrupt {
+        /// Position of the record.
+        position: u64,
+        /// The commit word found there.
+        word: u64,
+    },
+    /// The producer page changed faster than it could be read; try again.
+    #[error("the producer page could not be read in one piece")]
+    Unsteady,
+    /// The network.
+    #[error(transparent)]
+    Wire(Box<WireError>),
+    /// Something else of the ring.
+    #[error(transparent)]
+    Ring(gapless_shm::PollError),
+}
+
+impl From<gapless_shm::PollError> for PollError {
+    #[cold]
+    fn from(error: gapless_shm::PollError) -> Self {
+        use gapless_shm::PollError as Ring;
+        match error {
+            Ring::Lapped { missed, resumed_at } => Self::Lapped { missed, resumed_at },
+            Ring::Evicted { next } => Self::Evicted { next },
+            Ring::Corrupt { position, word } => Self::Corrupt { position, word },
+            Ring::Unsteady => Self::Unsteady,
+            other => Self::Ring(other),
+        }
+    }
+}
+
+impl From<WireError> for PollError {
+    fn from(error: WireError) -> Self {
+        Self::Wire(Box::new(error))
+    }
 }

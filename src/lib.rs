@@ -47,16 +47,17 @@ pub mod net;
 pub mod protocol;
 mod publisher;
 mod subscriber;
+pub mod wire;
 
-pub use address::{Address, ShmAddress};
+pub use address::{Address, AddressError, ShmAddress, UdpAddress};
 pub use agent::{Agent, AgentRunner, Ended, RunnerOptions};
 pub use clock::{Calibration, Clock, ManualClock, TscClock};
-pub use cpu::{available_cores, pin_current_thread};
-pub use error::{AddressError, Error, PinError};
+pub use cpu::{PinError, available_cores, pin_current_thread};
+pub use error::{Error, PollError};
 pub use fragment::{Fragments, Part, Reassembler};
 /// The ring itself, for those who want more of it than [`Publisher`] and [`Subscriber`] offer.
 pub use gapless_shm as shm;
-pub use gapless_shm::{Flags, Message, PollError, PublishError, WaitStrategy, Waiter};
+pub use gapless_shm::{Flags, Message, PublishError, WaitStrategy, Waiter};
 pub use merge::{Merge, MergeError};
-pub use publisher::Publisher;
+pub use publisher::{Batch, Claim, Publisher};
 pub use subscriber::Subscriber;

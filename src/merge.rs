@@ -5,9 +5,10 @@
 //! (the sequencer does that). A busy stream cannot starve a quiet one: each gets at most its quota
 //! in a turn, and each turn starts with another stream.
 
-use gapless_shm::{Message, PollError};
+use gapless_shm::Message;
 use thiserror::Error;
 
+use crate::error::PollError;
 use crate::subscriber::Subscriber;
 
 /// Several subscriptions, read in turn.
@@ -46,7 +47,7 @@ struct Stream {
 }
 
 /// One of the streams reported something else than messages. The others are not affected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Debug, Error)]
 #[error("stream {stream}: {error}")]
 pub struct MergeError {
     /// Which stream, as numbered by [`Merge::add`].
@@ -78,7 +79,7 @@ impl Merge {
     /// of it that has not been told yet is dropped.
     pub fn remove(&mut self, stream: usize) -> Option<Subscriber> {
         let removed = self.streams.get_mut(stream)?.take()?;
-        self.pending = self.pending.filter(|pending| pending.stream != stream);
+        self.pending = self.pending.take().filter(|pending| pending.stream != stream);
         Some(removed.subscriber)
     }
 
@@ -163,14 +164,14 @@ mod tests {
             }
         }
         let mut seen = [0; 3];
-        assert_eq!(merge.poll(18, |stream, _| seen[stream] += 1), Ok(18));
+        assert_eq!(merge.poll(18, |stream, _| seen[stream] += 1).unwrap(), 18);
         assert_eq!(seen, [6, 6, 6]);
         assert!(merge.remove(1).is_some() && merge.remove(1).is_none());
         assert_eq!(merge.len(), 2);
-        assert_eq!(merge.poll(100, |stream, _| seen[stream] += 1), Ok(28));
+        assert_eq!(merge.poll(100, |stream, _| seen[stream] += 1).unwrap(), 28);
         assert_eq!(seen, [20, 6, 20]);
         assert_eq!(merge.add(Subscriber::open(&at("b")).unwrap(), 3), 1);
-        assert_eq!(merge.poll(100, |stream, _| seen[stream] += 1), Ok(20));
+        assert_eq!(merge.poll(100, |stream, _| seen[stream] += 1).unwrap(), 20);
         assert_eq!(seen, [20, 26, 20]);
     }
 
@@ -189,7 +190,7 @@ mod tests {
         for _ in 0..1000 {
             lossy.try_publish(b"y").unwrap();
         }
-        assert_eq!(merge.poll(100, |stream, _| assert_eq!(stream, 0)), Ok(1));
+        assert_eq!(merge.poll(100, |stream, _| assert_eq!(stream, 0)).unwrap(), 1);
         let error = merge.poll(100, |_, _| ()).unwrap_err();
         assert_eq!(error.stream, 1);
         assert!(matches!(error.error, PollError::Lapped { missed, .. } if missed > 900));

@@ -1,26 +1,53 @@
 //! Writing a stream by its address.
 
-use gapless_shm::{Batch, Claim, ConsumerView, Mapped, Producer, PublishError};
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use crate::address::Address;
+use gapless_shm::{ConsumerOptions, ConsumerView, Mapped, Producer, PublishError, Start, remove};
+
+use crate::address::{Address, UdpAddress};
+use crate::agent::Agent;
 use crate::error::Error;
 use crate::fragment::Fragments;
+use crate::protocol::mold::{BLOCK_HEADER_BYTES, HEADER_BYTES};
+use crate::wire::{SenderAgent, WireError};
+
+/// A publisher of datagrams that is dropped gives its receivers so long to ask for what they lack.
+const DROP_LINGER: Duration = Duration::from_millis(20);
 
 /// The one writer of a stream.
 ///
 /// Opening creates the stream, or carries on where its last publisher ended. See the crate's first
 /// page for an example, and [`shm::Producer`](crate::shm::Producer) for everything that can be done
 /// with [`producer`](Self::producer).
+///
+/// Of a `udp:` address, the stream lives in a ring as well, from which lost messages are repeated:
+/// an unnamed one, or the one that the address's `ring` names. Each message leaves in the call that
+/// publishes it; messages of one [`batch`](Self::batch) leave together, which is many times cheaper
+/// each. Between messages call [`poll`](Self::poll): it answers requests and sends heartbeats.
 pub struct Publisher {
     producer: Producer,
+    wire: Option<Box<Wire>>,
+}
+
+/// The sending side of a publisher of datagrams.
+struct Wire {
+    agent: SenderAgent,
+    /// Met while publishing; told by the next poll.
+    failed: Option<WireError>,
+    /// Whether the ring has a name: then the session can be carried on, and is not ended.
+    carries_on: bool,
 }
 
 impl Publisher {
-    /// Opens the stream of an address such as `shm:orders?capacity=64M`.
+    /// Opens the stream of an address such as `shm:orders?capacity=64M` or
+    /// `udp:239.1.2.3:9000?iface=eth0`.
     ///
     /// # Errors
     /// [`Error::Address`] points at what is wrong in the address; [`Error::Ring`] says why the ring
-    /// could not be had, among others that the stream has a live publisher (with its pid).
+    /// could not be had, among others that the stream has a live publisher (with its pid);
+    /// [`Error::Wire`] what the network refused.
     pub fn open(address: &str) -> Result<Self, Error> {
         Self::open_at(&address.parse()?)
     }
@@ -31,8 +58,34 @@ impl Publisher {
     /// As for [`open`](Self::open).
     pub fn open_at(address: &Address) -> Result<Self, Error> {
         match address {
-            Address::Shm(shm) => Ok(Self { producer: shm.ring.open(shm.name())? }),
+            Address::Shm(shm) => Ok(Self { producer: shm.ring.open(shm.name())?, wire: None }),
+            Address::Udp(udp) => Self::open_udp(udp),
         }
+    }
+
+    fn open_udp(address: &UdpAddress) -> Result<Self, Error> {
+        let longest =
+            address.sender.datagram_bytes.saturating_sub(HEADER_BYTES + BLOCK_HEADER_BYTES);
+        let mut ring = address.ring.ring.clone();
+        if !address.ring_has_max {
+            ring = ring.max_message_bytes(longest as u64);
+        }
+        let directory = address.ring.directory();
+        let consumer = ConsumerOptions::new().directory(directory).start(Start::Now).name("sender");
+        let (producer, consumer) = match address.ring_name() {
+            Some(name) => (ring.open(name)?, consumer.attach(name)?),
+            None => {
+                let name = unnamed();
+                let producer = ring.create(&name)?;
+                let consumer = consumer.attach(&name);
+                // From here on it lives as long as its two mappings.
+                remove(directory, &name, true)?;
+                (producer, consumer?)
+            }
+        };
+        let agent = SenderAgent::open(address, consumer)?;
+        let carries_on = address.ring_name().is_some();
+        Ok(Self { producer, wire: Some(Box::new(Wire { agent, failed: None, carries_on })) })
     }
 
     /// Publishes a copy of `payload` and returns its sequence number. Never blocks.
@@ -40,10 +93,17 @@ impl Publisher {
     /// # Errors
     /// [`PublishError::Backpressure`] if a subscriber is a whole ring behind;
     /// [`PublishError::TooLong`] with the limit if it does not fit one record
-    /// ([`Fragments`] then).
+    /// ([`Fragments`] then). What goes wrong on a network is told by [`poll`](Self::poll): the
+    /// message is published all the same, and will be repeated.
     #[inline]
     pub fn try_publish(&mut self, payload: &[u8]) -> Result<u64, PublishError> {
-        self.producer.try_publish(payload)
+        let Some(wire) = &mut self.wire else { return self.producer.try_publish(payload) };
+        let published = self.producer.try_publish(payload);
+        wire.send();
+        match published {
+            Err(error) if error.is_backpressure() => self.producer.try_publish(payload),
+            published => published,
+        }
     }
 
     /// Publishes `payload` whatever its length, in fragments if need be, and asks
@@ -78,7 +138,11 @@ impl Publisher {
     ) -> Result<u64, PublishError> {
         let mut fragments = Fragments::new(payload);
         loop {
-            match fragments.try_publish(&mut self.producer) {
+            let published = fragments.try_publish(&mut self.producer);
+            if let Some(wire) = &mut self.wire {
+                wire.send();
+            }
+            match published {
                 Ok(sequence) => return Ok(sequence),
                 Err(error) if error.is_backpressure() && on_backpressure() => {}
                 Err(error) => return Err(error),
@@ -91,13 +155,31 @@ impl Publisher {
     /// # Errors
     /// As for [`try_publish`](Self::try_publish).
     #[inline]
-    pub fn claim(&mut self, len: usize) -> Result<Claim<'_, Mapped>, PublishError> {
-        self.producer.claim(len)
+    pub fn claim(&mut self, len: usize) -> Result<Claim<'_>, PublishError> {
+        Ok(Claim { claim: self.producer.claim(len)?, wire: self.wire.as_deref_mut() })
     }
 
-    /// Starts a batch of messages that appear together.
-    pub fn batch(&mut self) -> Batch<'_, Mapped> {
-        self.producer.batch()
+    /// Starts a batch of messages that appear together, and leave together.
+    pub fn batch(&mut self) -> Batch<'_> {
+        Batch { batch: self.producer.batch(), wire: self.wire.as_deref_mut() }
+    }
+
+    /// Does what there is to do between messages: nothing for a ring; for datagrams, sends what
+    /// could not be sent before, answers requests, sends heartbeats. Returns how much that was.
+    /// Never blocks.
+    ///
+    /// # Errors
+    /// [`WireError`]: what the network refused since the last poll. The stream can go on if that
+    /// passes.
+    #[inline]
+    pub fn poll(&mut self) -> Result<usize, WireError> {
+        match &mut self.wire {
+            None => Ok(0),
+            Some(wire) => match wire.failed.take() {
+                Some(error) => Err(error),
+                None => wire.agent.duty_cycle(),
+            },
+        }
     }
 
     /// Sequence number that the next record will get.
@@ -105,13 +187,150 @@ impl Publisher {
         self.producer.next_sequence()
     }
 
-    /// The subscriber that is furthest behind, by name; `None` if none holds the publisher up.
+    /// The subscriber of the ring that is furthest behind, by name; `None` if none holds the
+    /// publisher up. Receivers on other hosts are the [`sender`](Self::sender)'s to name.
     pub fn slowest(&mut self) -> Option<ConsumerView> {
         self.producer.slowest()
     }
 
-    /// The ring's own handle.
+    /// The ring's own handle. What is published through it leaves with the next
+    /// [`poll`](Self::poll).
     pub fn producer(&mut self) -> &mut Producer {
         &mut self.producer
     }
+
+    /// The sending side, of a `udp:` address: counters, receivers, the session.
+    pub fn sender(&mut self) -> Option<&mut SenderAgent> {
+        self.wire.as_mut().map(|wire| &mut wire.agent)
+    }
+
+    /// Ends the stream. Of datagrams, tells its receivers so and answers their requests, until all
+    /// that report have everything, or for as long as the address's `linger` says: blocks so long.
+    ///
+    /// # Errors
+    /// [`WireError`]: what the network refused.
+    pub fn close(mut self) -> Result<(), WireError> {
+        match &mut self.wire {
+            None => Ok(()),
+            Some(wire) => {
+                wire.carries_on = true; // told here: nothing is left for `drop`
+                wire.finish(Duration::MAX)
+            }
+        }
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        if let Some(wire) = self.wire.as_mut().filter(|wire| !wire.carries_on) {
+            // Nobody is left to be told.
+            let _ = wire.finish(DROP_LINGER);
+        }
+    }
+}
+
+impl Wire {
+    #[inline]
+    fn send(&mut self) {
+        if let Err(error) = self.agent.send() {
+            self.failed = Some(error);
+        }
+    }
+
+    fn finish(&mut self, at_most: Duration) -> Result<(), WireError> {
+        self.agent.end();
+        let begun = Instant::now();
+        while !self.agent.is_done() && !self.agent.is_confirmed() && begun.elapsed() < at_most {
+            if self.agent.duty_cycle()? == 0 {
+                std::thread::yield_now();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Room for a message, to be written in place; see [`shm::Claim`](crate::shm::Claim).
+#[must_use = "a claim that is dropped is aborted"]
+pub struct Claim<'a> {
+    claim: gapless_shm::Claim<'a, Mapped>,
+    wire: Option<&'a mut Wire>,
+}
+
+impl Claim<'_> {
+    /// Shortens the message to its first `len` bytes.
+    ///
+    /// # Panics
+    /// If it is shorter than that.
+    pub fn truncate(&mut self, len: usize) {
+        self.claim.truncate(len);
+    }
+
+    /// Publishes the message and returns its sequence number.
+    #[inline]
+    pub fn commit(self) -> u64 {
+        let sequence = self.claim.commit();
+        if let Some(wire) = self.wire {
+            wire.send();
+        }
+        sequence
+    }
+}
+
+impl Deref for Claim<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.claim
+    }
+}
+
+impl DerefMut for Claim<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.claim
+    }
+}
+
+/// Messages that appear together; see [`shm::Batch`](crate::shm::Batch).
+#[must_use = "a batch that is dropped is aborted"]
+pub struct Batch<'a> {
+    batch: gapless_shm::Batch<'a, Mapped>,
+    wire: Option<&'a mut Wire>,
+}
+
+impl Batch<'_> {
+    /// Adds a message and returns the sequence number that it will have.
+    ///
+    /// # Errors
+    /// As for [`shm::Batch::push`](crate::shm::Batch::push).
+    #[inline]
+    pub fn push(&mut self, payload: &[u8]) -> Result<u64, PublishError> {
+        self.batch.push(payload)
+    }
+
+    /// Messages in the batch so far.
+    pub fn len(&self) -> u64 {
+        self.batch.len()
+    }
+
+    /// Whether the batch holds no message.
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+
+    /// Publishes the batch and returns how many messages it held.
+    #[inline]
+    pub fn commit(self) -> u64 {
+        let count = self.batch.commit();
+        if let Some(wire) = self.wire {
+            wire.send();
+        }
+        count
+    }
+}
+
+/// A name that no other ring has.
+fn unnamed() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    // Relaxed: only uniqueness counts.
+    format!("udp-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }

@@ -1,24 +1,52 @@
 //! Reading a stream by its address.
 
-use gapless_shm::{Consumer, Message, PollError, ProducerStatus, Waiter};
+use std::time::Duration;
+
+use gapless_shm::{Consumer, Flags, Message, ProducerStatus, WaitStrategy, Waiter};
 
 use crate::address::Address;
-use crate::error::Error;
+use crate::error::{Error, PollError};
+use crate::protocol::Event;
+use crate::wire::Inlet;
+
+/// A subscriber of datagrams that has heard nothing for so long takes the publisher for dead: three
+/// of its longest heartbeats by default.
+const SILENCE_NS: u64 = 3_000_000_000;
+/// Longest sleep of a subscriber that waits by parking.
+const PARK_MAX: Duration = Duration::from_millis(10);
 
 /// One reader of a stream.
 ///
-/// See the crate's first page for an example.
+/// See the crate's first page for an example. Of a `shm:` address it reads the ring; of a `udp:`
+/// address it owns the sockets, and asks for what was lost on the way: all of it in
+/// [`poll`](Self::poll), in the caller's thread.
 pub struct Subscriber {
-    consumer: Consumer,
+    source: Source,
     waiter: Waiter,
 }
 
+enum Source {
+    Ring(Consumer),
+    Wire(Box<Wire>),
+}
+
+/// An inlet, and what cannot be told between two messages.
+struct Wire {
+    inlet: Inlet,
+    parks: bool,
+    joined: bool,
+    /// To be told by the next poll.
+    told: Option<PollError>,
+}
+
 impl Subscriber {
-    /// Opens the stream of an address such as `shm:orders?from=oldest&name=risk`.
+    /// Opens the stream of an address such as `shm:orders?from=oldest&name=risk` or
+    /// `udp:239.1.2.3:9000?iface=eth0`.
     ///
     /// # Errors
     /// [`Error::Address`] points at what is wrong in the address; [`Error::Ring`] says why the ring
-    /// could not be attached to, among others that it does not exist yet.
+    /// could not be attached to, among others that it does not exist yet; [`Error::Wire`] what the
+    /// network refused.
     pub fn open(address: &str) -> Result<Self, Error> {
         Self::open_at(&address.parse()?)
     }
@@ -28,27 +56,49 @@ impl Subscriber {
     /// # Errors
     /// As for [`open`](Self::open).
     pub fn open_at(address: &Address) -> Result<Self, Error> {
-        match address {
-            Address::Shm(shm) => Ok(Self {
-                consumer: shm.consumer.attach(shm.name())?,
-                waiter: Waiter::new(shm.wait),
-            }),
-        }
+        let (source, wait) = match address {
+            Address::Shm(shm) => (Source::Ring(shm.consumer.attach(shm.name())?), shm.wait),
+            Address::Udp(udp) => {
+                let wait = udp.wait_strategy();
+                let parks = wait == WaitStrategy::Park;
+                let inlet = Inlet::open(udp)?;
+                let wire = Wire { inlet, parks, joined: false, told: None };
+                (Source::Wire(Box::new(wire)), wait)
+            }
+        };
+        Ok(Self { source, waiter: Waiter::new(wait) })
     }
 
     /// Hands up to `limit` messages to `handler`, in order, and returns how many. Never blocks.
     ///
     /// # Errors
-    /// Only when nothing was handed over: [`PollError::Lapped`] names exactly how many messages are
-    /// gone (lossy streams), and the next poll goes on behind them; [`PollError::Evicted`],
-    /// [`PollError::Corrupt`] end the subscription.
+    /// Only when nothing was handed over: [`PollError::Lapped`] and [`PollError::Lost`] name exactly
+    /// which messages are gone, and the next poll goes on behind them; so it does after
+    /// [`PollError::NewSession`]. [`PollError::Evicted`], [`PollError::Corrupt`] end the
+    /// subscription.
     #[inline]
     pub fn poll(
         &mut self,
         limit: usize,
-        handler: impl FnMut(Message<'_>),
+        mut handler: impl FnMut(Message<'_>),
     ) -> Result<usize, PollError> {
-        self.consumer.poll(limit, handler)
+        match &mut self.source {
+            Source::Ring(consumer) => {
+                let mut lost = false;
+                let handled = consumer.poll_while(limit, |message| {
+                    lost = message.flags.is_lost();
+                    if !lost {
+                        handler(message);
+                    }
+                    !lost
+                })?;
+                if handled == 0 && lost {
+                    return Err(pass_lost(consumer)?);
+                }
+                Ok(handled)
+            }
+            Source::Wire(wire) => wire.poll(limit, handler),
+        }
     }
 
     /// As [`poll`](Self::poll), and if there was nothing, one step of waiting by the address's
@@ -62,27 +112,109 @@ impl Subscriber {
         limit: usize,
         handler: impl FnMut(Message<'_>),
     ) -> Result<usize, PollError> {
-        let handled = self.consumer.poll(limit, handler)?;
-        if handled == 0 {
-            self.waiter.wait(&self.consumer);
-        } else {
+        let handled = self.poll(limit, handler)?;
+        if handled > 0 {
             self.waiter.reset();
+            return Ok(handled);
         }
-        Ok(handled)
+        match &mut self.source {
+            Source::Ring(consumer) => self.waiter.wait(consumer),
+            Source::Wire(wire) if wire.parks => wire.inlet.wait(PARK_MAX)?,
+            Source::Wire(_) => self.waiter.idle(),
+        }
+        Ok(0)
     }
 
-    /// Sequence number of the next message.
+    /// Sequence number of the next message; 0 while a stream of datagrams has not been found.
     pub fn next_sequence(&self) -> u64 {
-        self.consumer.next_sequence()
+        match &self.source {
+            Source::Ring(consumer) => consumer.next_sequence(),
+            Source::Wire(wire) => wire.inlet.next_sequence(),
+        }
     }
 
     /// Whether the publisher lives, has closed the stream, or has died. Ask when polls stay empty.
+    ///
+    /// Of datagrams nobody can know: a publisher that has not been heard of for 3 s counts as dead,
+    /// one that was never heard of as alive.
     pub fn publisher_status(&self) -> ProducerStatus {
-        self.consumer.producer_status()
+        match &self.source {
+            Source::Ring(consumer) => consumer.producer_status(),
+            Source::Wire(wire) if wire.inlet.has_ended() => ProducerStatus::Closed,
+            Source::Wire(wire) => match wire.inlet.silent_ns() {
+                Some(silent) if silent >= SILENCE_NS => ProducerStatus::Dead,
+                _ => ProducerStatus::Alive,
+            },
+        }
     }
 
-    /// The ring's own handle.
-    pub fn consumer(&mut self) -> &mut Consumer {
-        &mut self.consumer
+    /// The ring's own handle, of a `shm:` address.
+    pub fn consumer(&mut self) -> Option<&mut Consumer> {
+        match &mut self.source {
+            Source::Ring(consumer) => Some(consumer),
+            Source::Wire(_) => None,
+        }
+    }
+
+    /// The receiving side, of a `udp:` address: counters, lines, the session.
+    pub fn inlet(&mut self) -> Option<&mut Inlet> {
+        match &mut self.source {
+            Source::Ring(_) => None,
+            Source::Wire(wire) => Some(&mut wire.inlet),
+        }
+    }
+}
+
+/// Passes over the records that stand for lost messages.
+#[cold]
+fn pass_lost(consumer: &mut Consumer) -> Result<PollError, PollError> {
+    let first = consumer.next_sequence();
+    let count = consumer.poll_while(usize::MAX, |message| message.flags.is_lost())?;
+    Ok(PollError::Lost { first, count: count as u64 })
+}
+
+impl Wire {
+    #[inline]
+    fn poll(
+        &mut self,
+        limit: usize,
+        mut handler: impl FnMut(Message<'_>),
+    ) -> Result<usize, PollError> {
+        if let Some(told) = self.told.take() {
+            return Err(told);
+        }
+        let mut handled = 0;
+        let (joined, told) = (&mut self.joined, &mut self.told);
+        self.inlet.poll(limit, |event| match event {
+            Event::Message { sequence, payload } => {
+                if handled == limit || told.is_some() {
+                    return false;
+                }
+                handled += 1;
+                handler(Message { sequence, payload, flags: Flags::WHOLE });
+                true
+            }
+            Event::Lost { first, count } => {
+                let first_one = told.is_none();
+                if first_one {
+                    *told = Some(PollError::Lost { first, count });
+                }
+                first_one
+            }
+            Event::Joined { session, next } => {
+                if *joined {
+                    *told = Some(PollError::NewSession { session, next });
+                }
+                *joined = true;
+                true
+            }
+            Event::Ended { .. } => true,
+        })?;
+        if handled == 0
+            && let Some(told) = self.told.take()
+        {
+            return Err(told);
+        }
+        Ok(handled)
     }
 }

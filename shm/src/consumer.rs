@@ -10,7 +10,9 @@ use std::marker::PhantomData;
 
 use crate::checkpoint::{self, Place, Step};
 use crate::error::{PollError, RingError};
-use crate::layout::{Geometry, HEADER_SESSION, PRODUCER_STATE, RECORD_HEADER_BYTES, TABLE_PARKED, WAKE_EPOCH};
+use crate::layout::{
+    Geometry, HEADER_SESSION, PRODUCER_STATE, RECORD_HEADER_BYTES, TABLE_PARKED, WAKE_EPOCH,
+};
 use crate::memory::Memory;
 use crate::producer::STATE_CLOSED;
 use crate::record::{CommitWord, Flags};

@@ -13,9 +13,9 @@ use crate::claim::{Batch, Claim};
 use crate::error::{PublishError, RingError};
 use crate::gate::{Gate, add};
 use crate::layout::{
-    ABORTED_COUNT, FRONTIER, Geometry, HEADER_SESSION, PRODUCER_HEARTBEAT, PRODUCER_PID, PRODUCER_STARTS,
-    PRODUCER_STATE, RECORD_HEADER_BYTES, SLOT_PID, SLOT_POSITION, SLOT_SEQUENCE, TABLE_PARKED,
-    WAKE_EPOCH,
+    ABORTED_COUNT, FRONTIER, Geometry, HEADER_SESSION, PRODUCER_HEARTBEAT, PRODUCER_PID,
+    PRODUCER_STARTS, PRODUCER_STATE, RECORD_HEADER_BYTES, SLOT_PID, SLOT_POSITION, SLOT_SEQUENCE,
+    TABLE_PARKED, WAKE_EPOCH,
 };
 use crate::memory::Memory;
 use crate::record::{CommitWord, Flags};

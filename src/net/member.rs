@@ -64,7 +64,12 @@ impl Member {
     }
 
     pub(super) fn statistics(&self) -> SocketStatistics {
-        SocketStatistics { kernel_drops: open::kernel_drops(&self.descriptor), ..self.counted }
+        let buffer = self.descriptor.get_int(libc::SOL_SOCKET, libc::SO_RCVBUF).unwrap_or(0);
+        SocketStatistics {
+            kernel_drops: open::kernel_drops(&self.descriptor),
+            receive_buffer_bytes: u64::try_from(buffer).unwrap_or(0),
+            ..self.counted
+        }
     }
 
     /// Where to send; `None` is where the socket is connected.

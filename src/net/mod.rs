@@ -177,6 +177,8 @@ pub struct SocketStatistics {
     pub unreachable: u64,
     /// System calls made for this socket to send and receive, empty polls included.
     pub system_calls: u64,
+    /// Bytes that its receive buffer takes, the kernel's bookkeeping included. Not a counter.
+    pub receive_buffer_bytes: u64,
 }
 
 /// Sockets that send and receive datagrams. See the [module](self) for an example.

@@ -58,7 +58,11 @@ impl Receiver {
             *entry = Some(source);
         }
         // Of a session that follows another nothing is to be missed.
-        let join = if self.counts.sessions == 0 { self.options.join } else { Join::Oldest };
+        let join = match self.options.resume {
+            _ if self.counts.sessions > 0 => Join::Oldest,
+            Some((session, next)) if session == header.session => Join::Sequence(next),
+            _ => self.options.join,
+        };
         let begin = match join {
             Join::Now => header.sequence,
             Join::Sequence(wanted) => wanted,

@@ -51,7 +51,7 @@ pub const BURST_BYTES: usize = DATAGRAM_MAX_BYTES;
 const GSO_SEGMENTS_MAX: u64 = 64;
 /// What a packet takes of a receive window beside its payload: the kernel's own bookkeeping for
 /// each datagram that waits in a socket.
-const PACKET_COST_BYTES: u64 = 768;
+pub(crate) const PACKET_COST_BYTES: u64 = 768;
 
 /// Where a datagram goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

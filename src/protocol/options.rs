@@ -131,6 +131,9 @@ pub struct ReceiverOptions {
     pub session: Option<Session>,
     /// Where to start. Default: with the first message seen.
     pub join: Join,
+    /// What was received earlier: if the first session found is this one, it is joined at this
+    /// sequence, whatever `join` says. Default none.
+    pub resume: Option<(Session, u64)>,
     /// Lines that carry the same stream: 1 to 8. Default 1.
     pub lines: usize,
     /// How long a gap may be mere reordering before it is asked for, ns. Default 2 µs.
@@ -184,6 +187,7 @@ impl Default for ReceiverOptions {
         Self {
             session: None,
             join: Join::Now,
+            resume: None,
             lines: 1,
             reorder_ns: 2_000,
             skew_ns: 1_000_000,

@@ -175,6 +175,19 @@ impl Receiver {
         self.arbiter.counts(line)
     }
 
+    /// Whether the next message has come and was refused.
+    pub fn is_refused(&self) -> bool {
+        self.newest != self.next
+            && (self.store.front().is_some_and(|(held, _)| held.first == self.next)
+                || self.gaps.front().is_some_and(|gap| gap.lost && gap.first == self.next))
+    }
+
+    /// Whether something has been asked for, or is about to be.
+    #[inline]
+    pub fn expects_answers(&self) -> bool {
+        !self.gaps.is_empty() || self.joining.is_some()
+    }
+
     /// How many holes there are.
     pub fn open_gaps(&self) -> usize {
         self.gaps.len()
@@ -303,7 +316,11 @@ impl Receiver {
                 self.ask_for_what_all_lines_passed(now);
             }
         }
-        if self.ends_at.is_some() {
+        if let Some(end) = self.ends_at {
+            if self.newest > end {
+                // The session was carried on after it had ended.
+                (self.ends_at, self.end_told) = (None, false);
+            }
             self.drain(handler);
         }
     }

@@ -116,11 +116,22 @@ impl Receiver {
         {
             return Some(transmit);
         }
-        let window = u64::from(self.options.window_bytes) / 8;
-        if now >= self.requests.report_at || self.requests.unreported >= window {
+        if self.report_is_due(now) {
             return self.report(now, buffer);
         }
         None
+    }
+
+    /// Whether [`poll_transmit`](Self::poll_transmit) has something to do.
+    #[inline]
+    pub fn wants_to_send(&self, now: u64) -> bool {
+        now >= self.gaps.due_at() || self.report_is_due(now) || self.joining.is_some()
+    }
+
+    #[inline]
+    fn report_is_due(&self, now: u64) -> bool {
+        let window = u64::from(self.options.window_bytes) / 8;
+        now >= self.requests.report_at || self.requests.unreported >= window
     }
 
     /// When [`poll_transmit`](Self::poll_transmit) has something to do although nothing came in,

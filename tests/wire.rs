@@ -1,0 +1,196 @@
+//! Streams over real sockets of this host: publishers and subscribers by their addresses, agents
+//! between rings and the wire, bad lines between them.
+
+use std::net::UdpSocket;
+
+use gapless::net::{Backend, Direction, Faults, Faulty, Network, SocketSet};
+use gapless::protocol::Event;
+use gapless::shm::ConsumerOptions;
+use gapless::wire::{Inlet, ReceiverAgent, SenderAgent};
+use gapless::{Address, Agent, PollError, Publisher, ShmAddress, Subscriber, UdpAddress};
+
+/// A port of this host that nobody has at the moment.
+fn free_port() -> u16 {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn udp(text: &str) -> UdpAddress {
+    match text.parse().unwrap() {
+        Address::Udp(udp) => *udp,
+        other => panic!("{other}"),
+    }
+}
+
+fn shm(text: &str) -> ShmAddress {
+    match text.parse().unwrap() {
+        Address::Shm(shm) => shm,
+        other => panic!("{other}"),
+    }
+}
+
+fn payload(sequence: u64) -> Vec<u8> {
+    let len = 8 + (sequence * 7919 % 200) as usize;
+    sequence.to_be_bytes().into_iter().cycle().take(len).collect()
+}
+
+fn carries_everything(address: &str, count: u64) {
+    let mut subscriber = Subscriber::open(address).unwrap();
+    let mut publisher = Publisher::open(address).unwrap();
+    // Joins at the first message it sees: heartbeats tell where that is.
+    while subscriber.next_sequence() == 0 {
+        publisher.poll().unwrap();
+        subscriber.poll(1, |_| ()).unwrap();
+    }
+    let (mut published, mut received) = (0, 0);
+    while received < count {
+        if published < count {
+            let mut batch = publisher.batch();
+            for sequence in published + 1..=count.min(published + 1 + published % 100) {
+                if batch.push(&payload(sequence)).is_err() {
+                    break;
+                }
+            }
+            published += batch.commit();
+        }
+        publisher.poll().unwrap();
+        subscriber
+            .poll(1000, |message| {
+                received += 1;
+                assert_eq!((message.sequence, message.payload), (received, &payload(received)[..]));
+            })
+            .unwrap();
+    }
+    assert_eq!(subscriber.next_sequence(), count + 1);
+    assert_eq!(subscriber.inlet().unwrap().counts().messages, count);
+}
+
+#[test]
+fn unicast() {
+    carries_everything(&format!("udp:127.0.0.1:{}", free_port()), 50_000);
+}
+
+#[test]
+fn unicast_with_flow_control_and_small_buffers() {
+    let port = free_port();
+    carries_everything(&format!("udp:127.0.0.1:{port}?flow=slowest&rcvbuf=64K"), 20_000);
+}
+
+#[test]
+fn multicast_on_the_loopback_interface() {
+    let port = free_port();
+    carries_everything(&format!("udp:239.255.7.1:{port}?iface=127.0.0.1"), 20_000);
+}
+
+#[test]
+fn ipv6() {
+    if UdpSocket::bind("[::1]:0").is_err() {
+        eprintln!("skipped: no IPv6 on this host");
+        return;
+    }
+    carries_everything(&format!("udp:[::1]:{}", free_port()), 10_000);
+}
+
+#[test]
+fn two_lines() {
+    let (a, b) = (free_port(), free_port());
+    carries_everything(&format!("udp:127.0.0.1:{a}?b=127.0.0.1:{b}"), 10_000);
+}
+
+#[test]
+fn ring_to_wire_to_ring_over_a_bad_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let there = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let from = format!("udp:127.0.0.1:{port}?ring=orders&dir={}", dir.path().display());
+    let to = shm(&format!("shm:orders?capacity=1M&dir={}", there.path().display()));
+    let mut producer =
+        Publisher::open(&format!("shm:orders?capacity=1M&max=1450&dir={}", dir.path().display()))
+            .unwrap();
+
+    let network = Faulty::new(Network::open(Backend::Auto).unwrap(), 7);
+    let bad =
+        Faults { loss: 0.05, duplicate: 0.02, reorder: 0.05, reorder_by: 4, ..Faults::default() };
+    let mut receiver = ReceiverAgent::open_over(network, &udp(&from), &to).unwrap();
+    receiver.inlet().network().set(Direction::Receive, SocketSet::all(), bad);
+    let mut sender = SenderAgent::open_ring(&udp(&from)).unwrap();
+    while receiver.producer().is_none() {
+        sender.duty_cycle().unwrap();
+        receiver.duty_cycle().unwrap();
+    }
+    let options = ConsumerOptions::new().directory(there.path());
+    let mut subscriber = options.attach("orders").unwrap();
+    let (mut published, mut received) = (0, 0);
+    while received < 50_000 {
+        while published < 50_000 && producer.try_publish(&payload(published + 1)).is_ok() {
+            published += 1;
+        }
+        sender.duty_cycle().unwrap();
+        receiver.duty_cycle().unwrap();
+        subscriber
+            .poll(1000, |message| {
+                received += 1;
+                assert_eq!((message.sequence, message.payload), (received, &payload(received)[..]));
+            })
+            .unwrap();
+    }
+    let counts = *receiver.inlet().counts();
+    assert!(counts.repaired > 0 && counts.lost == 0, "{counts:?}");
+    assert_eq!(subscriber.session(), producer.producer().session(), "one stream, one session");
+}
+
+#[test]
+fn what_is_lost_for_good_is_told_between_the_messages() {
+    let port = free_port();
+    // Nobody to ask: what is lost is lost at once.
+    let address = format!("udp:127.0.0.1:{port}?request=none&reorder=0");
+    let mut subscriber = Subscriber::open(&address).unwrap();
+    let mut publisher = Publisher::open(&address).unwrap();
+    publisher.try_publish(b"1").unwrap();
+    let mut seen = Vec::new();
+    while seen.is_empty() {
+        subscriber.poll(1, |message| seen.push(message.sequence)).unwrap();
+    }
+    // One message leaves while nobody listens at that port.
+    drop(subscriber);
+    publisher.try_publish(b"2").unwrap();
+    let mut subscriber = Subscriber::open(&format!("{address}&from=2")).unwrap();
+    publisher.try_publish(b"3").unwrap();
+    let lost = loop {
+        match subscriber.poll(10, |message| seen.push(message.sequence)) {
+            Ok(_) => {}
+            Err(PollError::Lost { first, count }) => break (first, count),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!((lost, &seen[..]), ((2, 1), &[1][..]));
+    while seen.len() < 2 {
+        subscriber.poll(10, |message| seen.push(message.sequence)).unwrap();
+    }
+    assert_eq!(seen, [1, 3]);
+}
+
+#[test]
+fn a_closed_stream_is_read_to_its_end() {
+    let address = udp(&format!("udp:127.0.0.1:{}", free_port()));
+    let mut inlet = Inlet::open(&address).unwrap();
+    let mut publisher = Publisher::open(address.text()).unwrap();
+    let closing = std::thread::spawn(move || {
+        for n in 0..1000_u32 {
+            publisher.try_publish(&n.to_be_bytes()).unwrap();
+        }
+        publisher.close().unwrap();
+    });
+    let mut last = 0;
+    while !inlet.has_ended() {
+        inlet
+            .poll(64, |event| {
+                if let Event::Message { sequence, .. } = event {
+                    last = sequence;
+                }
+                true
+            })
+            .unwrap();
+    }
+    closing.join().unwrap();
+    assert_eq!(last, 1000);
+}
