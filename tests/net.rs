@@ -25,7 +25,12 @@ fn ip(text: &str) -> IpAddr {
 
 /// The back ends to test, each with a name for messages.
 fn backends() -> Vec<(&'static str, Backend)> {
-    vec![("socket", Backend::Socket)]
+    let mut backends = vec![("socket", Backend::Socket)];
+    match Network::open(Backend::Uring) {
+        Ok(_) => backends.push(("io_uring", Backend::Uring)),
+        Err(error) => eprintln!("skipped for io_uring: {error}"),
+    }
+    backends
 }
 
 /// The loopback addresses of the families that this host has.
@@ -522,16 +527,217 @@ fn oversize_datagrams_are_refused() {
     });
 }
 
-/// Without privilege the buffer is what the system allows, and a note says so.
+/// Runs `test` in a thread that has no privilege, whatever the process has.
+fn without_privilege(test: impl FnOnce() + Send + 'static) {
+    std::thread::spawn(move || {
+        // Version 3 of the interface, this thread, no capability of any kind.
+        let (header, none) = ([0x2008_0522_u32, 0], [0_u32; 6]);
+        // SAFETY: the kernel reads eight bytes of `header` and 24 of `none`.
+        let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+        test();
+    })
+    .join()
+    .unwrap();
+}
+
+/// What the kernel refuses without making the socket useless is told.
 #[test]
-fn a_buffer_that_falls_short_is_noted() {
-    let mut network = Network::open(Backend::Socket).unwrap();
-    let greedy = SocketOptions::new(at(V4)).receive_buffer_bytes(usize::MAX);
-    network.add(&greedy.dscp(46).busy_poll_us(0).ttl(3).send_buffer_bytes(100_000)).unwrap();
-    // With privilege the kernel takes anything up to its own arithmetic, and nothing is to be
-    // noted.
-    for note in network.notes() {
-        assert!(note.starts_with("socket 0: the receive buffer has"), "{note}");
+fn refused_settings_are_noted() {
+    without_privilege(|| {
+        for (_, backend) in backends() {
+            let mut network = Network::open(backend).unwrap();
+            let fine = SocketOptions::new(at(V4)).dscp(10).ttl(3).send_buffer_bytes(8 << 10);
+            network.add(&fine).unwrap();
+            assert!(network.notes().is_empty(), "{:?}", network.notes());
+            let greedy = SocketOptions::new(at(V4)).receive_buffer_bytes(1 << 30);
+            network.add(&greedy).unwrap();
+            let notes = network.notes();
+            assert_eq!(notes.len(), 1, "{notes:?}");
+            let short = "socket 1: the receive buffer has ";
+            assert!(notes[0].starts_with(short) && notes[0].contains("net.core.rmem_max"));
+        }
+    });
+}
+
+#[test]
+fn a_port_of_the_system_is_denied() {
+    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    if first.is_ok_and(|text| text.trim() != "1024") {
+        eprintln!("skipped: this host gives its ports to anybody");
+        return;
+    }
+    without_privilege(|| {
+        for (_, backend) in backends() {
+            let mut network = Network::open(backend).unwrap();
+            let error = network.add(&SocketOptions::new(at("127.0.0.1:631"))).unwrap_err();
+            assert!(matches!(&error, NetError::Denied { what } if what == "bind 127.0.0.1:631"));
+        }
+    });
+}
+
+/// Makes the kernel answer `io_uring_setup` with "not permitted" in this thread, as containers do.
+fn forbid_io_uring() {
+    let instruction = |code: u32, jump_false: u8, value: u32| libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: jump_false,
+        k: value,
+    };
+    let filter = [
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0), // the call's number
+        instruction(libc::BPF_JMP | libc::BPF_JEQ, 1, libc::SYS_io_uring_setup as u32),
+        instruction(libc::BPF_RET, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        instruction(libc::BPF_RET, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: 4, filter: filter.as_ptr().cast_mut() };
+    // SAFETY: takes no pointer.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+    let mode = libc::SECCOMP_MODE_FILTER;
+    // SAFETY: the kernel copies the program, of the length given, from `filter`.
+    let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program, 0, 0) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// Where io_uring is forbidden, asking for it is an error that says so, and preferring it
+/// gives plain sockets that work, and a note.
+#[test]
+fn without_io_uring_there_are_sockets() {
+    std::thread::spawn(|| {
+        forbid_io_uring();
+        match Network::open(Backend::Uring).unwrap_err() {
+            NetError::Unavailable { backend: "io_uring", reason } => {
+                assert!(reason.contains("forbidden"), "{reason}");
+            }
+            other => panic!("{other}"),
+        }
+        let mut network = Network::prefer(Backend::Uring);
+        assert_eq!(network.backend(), Backend::Socket);
+        assert_eq!(network.notes().len(), 1);
+        assert!(network.notes()[0].contains("io_uring is not available"), "{:?}", network.notes());
+        let here = network.add(&SocketOptions::new(at(V4))).unwrap();
+        let there = network.local_address(here);
+        network.send(here, Some(there), &[Run::one(b"still")]).unwrap();
+        assert_eq!(collect(&mut network, 1)[0].1, b"still");
+        assert_eq!(Network::open(Backend::Auto).unwrap().notes().len(), 0);
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+fn the_back_end_is_the_one_asked_for() {
+    for (_, backend) in backends() {
+        assert_eq!(Network::open(backend).unwrap().backend(), backend);
+        assert_eq!(Network::prefer(backend).backend(), backend);
+        assert!(Network::prefer(backend).notes().is_empty());
+    }
+    assert_eq!(Network::open(Backend::Auto).unwrap().backend(), Backend::Socket);
+}
+
+/// By io_uring all sockets are looked at in one call.
+#[test]
+fn io_uring_looks_at_many_sockets_in_one_call() {
+    let Ok(mut network) = Network::open(Backend::Uring) else {
+        eprintln!("skipped: no io_uring here");
+        return;
+    };
+    for _ in 0..8 {
+        network.add(&SocketOptions::new(at(V4))).unwrap();
+    }
+    let sender = std::net::UdpSocket::bind(V4).unwrap();
+    for socket in 0..8 {
+        let to = network.local_address(socket);
+        assert_eq!(sender.send_to(&[socket as u8; 3], to).unwrap(), 3);
+    }
+    let mut seen = Vec::new();
+    let take = |d: Datagram<'_>| {
+        assert_eq!(d.source, sender.local_addr().unwrap());
+        seen.push((d.socket, d.bytes.to_vec()));
+    };
+    // Loopback delivers within the sender's call: all of them are there.
+    assert_eq!(network.receive(SocketSet::all(), 64, take).unwrap(), 8);
+    let expected: Vec<_> = (0..8).map(|socket| (socket, vec![socket as u8; 3])).collect();
+    assert_eq!(seen, expected);
+    let calls: u64 = (0..8).map(|socket| network.statistics(socket).system_calls).sum();
+    assert_eq!(calls, 1);
+}
+
+/// Sockets that are always busy do not keep others from being looked at.
+#[test]
+fn no_socket_starves() {
+    for (_, backend) in backends() {
+        let mut network = Network::open(backend).unwrap();
+        let sender = std::net::UdpSocket::bind(V4).unwrap();
+        for _ in 0..3 {
+            network.add(&SocketOptions::new(at(V4)).receive_buffer_bytes(1 << 20)).unwrap();
+        }
+        let mut counts = [0; 3];
+        for _ in 0..200 {
+            for socket in 0..3 {
+                let to = network.local_address(socket);
+                for _ in 0..if socket == 0 { 2 } else { 1 } {
+                    sender.send_to(b"x", to).unwrap();
+                }
+            }
+            for _ in 0..3 {
+                network.receive(SocketSet::all(), 1, |d| counts[d.socket] += 1).unwrap();
+            }
+        }
+        assert!(counts.iter().all(|count| *count >= 150), "{counts:?}");
+    }
+}
+
+/// A network may be made, used and dropped in different threads.
+#[test]
+fn a_network_moves_between_threads() {
+    for (_, backend) in backends() {
+        let mut network = pair(backend, V4);
+        for _ in 0..3 {
+            network.send(1, None, &[Run::one(b"hop")]).unwrap();
+            network = std::thread::spawn(move || {
+                assert_eq!(collect(&mut network, 1)[0].1, b"hop");
+                network.send(1, None, &[Run::one(b"skip"), Run::one(b"jump")]).unwrap();
+                network
+            })
+            .join()
+            .unwrap();
+            let seen = collect(&mut network, 2);
+            assert_eq!((&seen[0].1[..], &seen[1].1[..]), (&b"skip"[..], &b"jump"[..]));
+        }
+    }
+}
+
+/// Segments wider than the path are refused, with the path's MTU.
+#[test]
+fn a_run_wider_than_the_path_is_refused() {
+    let narrow = interfaces().into_iter().find_map(|name| {
+        let mtu = std::fs::read_to_string(format!("/sys/class/net/{name}/mtu")).ok()?;
+        let mtu: usize = mtu.trim().parse().ok()?;
+        let options = SocketOptions::new(at("0.0.0.0:0")).interface(name.as_str()).ttl(0);
+        let options = options.connect(at("239.255.77.10:9"));
+        let works = Network::open(Backend::Socket).ok()?.add(&options).is_ok();
+        (works && (600..60_000).contains(&mtu)).then_some((options, mtu))
+    });
+    let Some((options, mtu)) = narrow else {
+        eprintln!("skipped: no interface with multicast and an MTU below that of lo");
+        return;
+    };
+    for (_, backend) in backends() {
+        let mut network = Network::open(backend).unwrap();
+        network.add(&options).unwrap();
+        let bytes = vec![0; 4 * mtu];
+        for segment_bytes in [bytes.len(), mtu, mtu - 27] {
+            let error = network.send(0, None, &[Run { bytes: &bytes, segment_bytes }]).unwrap_err();
+            assert!(
+                matches!(error, NetError::TooLarge { bytes, mtu: Some(told) }
+                    if bytes == segment_bytes && told == mtu),
+                "{error}"
+            );
+        }
+        let run = Run { bytes: &bytes[..3 * (mtu - 28)], segment_bytes: mtu - 28 };
+        assert_eq!(network.send(0, None, &[run]).unwrap(), 1);
+        assert!(network.notes().is_empty(), "{:?}", network.notes());
     }
 }
 

@@ -59,6 +59,12 @@ impl RawAddress {
         }
     }
 
+    /// The same, where none is written as 0.0.0.0:0.
+    #[inline]
+    pub(super) fn address_or_none(&self) -> SocketAddr {
+        self.address().unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0))
+    }
+
     #[inline]
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len as usize]

@@ -78,8 +78,8 @@ pub enum NetError {
         /// How many.
         limit: usize,
     },
-    /// The back end asked for cannot be had here.
-    #[error("{backend} is not available: {reason}; use plain sockets")]
+    /// The back end asked for cannot be had here; plain sockets always can.
+    #[error("{backend} is not available: {reason}")]
     Unavailable {
         /// Which.
         backend: &'static str,

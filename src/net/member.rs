@@ -1,4 +1,4 @@
-//! One socket of a network, and how runs leave through it by plain system calls.
+//! One socket of a network, and how runs leave through it, whatever the means of sending.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -123,21 +123,18 @@ impl Member {
         notes.push(format!("socket {}: {text}", self.index));
     }
 
-    /// Sends one datagram by one system call; returns whether the kernel had room.
+    /// Sends one datagram by `send`; returns whether the kernel had room.
     #[inline]
     pub(super) fn send_one(
         &mut self,
-        to: Option<&RawAddress>,
         bytes: &[u8],
+        to: Option<&RawAddress>,
+        mut send: impl FnMut(&Descriptor, Option<&RawAddress>, &[u8]) -> Result<(), Errno>,
     ) -> Result<bool, NetError> {
         let mut first = true;
         loop {
             self.counted.system_calls += 1;
-            let result = match to {
-                Some(to) => self.descriptor.send_to(bytes, to),
-                None => self.descriptor.send(bytes),
-            };
-            let Err(errno) = result else {
+            let Err(errno) = send(&self.descriptor, to, bytes) else {
                 self.count_out(1, bytes.len());
                 return Ok(true);
             };
@@ -188,12 +185,14 @@ impl Member {
         })
     }
 
-    /// Sends runs; returns how many the kernel took.
-    pub(super) fn send_many(
+    /// Sends runs; returns how many the kernel took. `send` passes it messages, at least one and at
+    /// most [`BATCH`], and returns how many it took, or why not the first.
+    pub(super) fn send_many<'a>(
         &mut self,
-        to: Option<&RawAddress>,
-        runs: &[Run<'_>],
+        runs: &[Run<'a>],
         notes: &mut Vec<String>,
+        to: Option<&RawAddress>,
+        mut send: impl FnMut(&Descriptor, Option<&RawAddress>, &[Part<'a>]) -> Result<usize, Errno>,
     ) -> Result<usize, NetError> {
         let mut place = Place::default();
         let (mut first, mut waited) = (true, false);
@@ -203,7 +202,7 @@ impl Member {
             let mut ends = [Place::default(); BATCH];
             let count = self.fill(runs, place, singly, &mut parts, &mut ends);
             self.counted.system_calls += 1;
-            let errno = match self.descriptor.send_batch(to, &parts[..count]) {
+            let errno = match send(&self.descriptor, to, &parts[..count]) {
                 Ok(taken) => {
                     for part in &parts[..taken] {
                         self.count_out(datagrams(part), part.bytes.len());
@@ -280,11 +279,17 @@ impl Member {
 
     #[cold]
     fn await_room(&self) -> Result<(), NetError> {
-        let mut wanted = [sys::interest(self.descriptor.raw(), libc::POLLOUT)];
-        match sys::poll(&mut wanted, ROOM_TIMEOUT) {
-            Ok(_) | Err(Errno(libc::EINTR)) => Ok(()),
-            Err(Errno(errno)) => Err(NetError::refused("wait for room to send", errno)),
+        sys::wait(&mut [sys::interest(self.descriptor.raw(), libc::POLLOUT)], ROOM_TIMEOUT)
+    }
+
+    /// A read that failed: counted if a network explains it.
+    #[cold]
+    pub(super) fn refused_to_receive(&mut self, errno: Errno) -> Result<(), NetError> {
+        self.counted.unreachable += u64::from(errno.is_unreachable());
+        if errno.is_loss() || errno.0 == libc::EINTR {
+            return Ok(());
         }
+        Err(NetError::refused(format!("receive on {}", self.local), errno.0))
     }
 }
 
@@ -293,5 +298,125 @@ fn datagrams(part: &Part<'_>) -> usize {
     match part.segment_bytes {
         0 => 1,
         segment => part.bytes.len().div_ceil(segment.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member() -> Member {
+        let any = "127.0.0.1:0".parse().unwrap();
+        Member::open(&SocketOptions::new(any).connect(any), 0, &mut Vec::new()).unwrap()
+    }
+
+    /// Sends ten runs of four pieces of ten bytes by a kernel that answers as `answer` says: with
+    /// how many of the messages offered it takes. Returns the result and what was taken.
+    fn offer(
+        member: &mut Member,
+        notes: &mut Vec<String>,
+        mut answer: impl FnMut(&[Part<'_>]) -> Result<usize, i32>,
+    ) -> (Result<usize, NetError>, Vec<u8>) {
+        let bytes: Vec<Vec<u8>> = all().chunks(40).map(<[u8]>::to_vec).collect();
+        let runs: Vec<Run<'_>> =
+            bytes.iter().map(|bytes| Run { bytes, segment_bytes: 10 }).collect();
+        let mut taken = Vec::new();
+        let result = member.send_many(&runs, notes, None, |_, _, parts| {
+            let count = answer(parts).map_err(Errno)?;
+            parts[..count].iter().for_each(|part| taken.extend(part.bytes));
+            Ok(count)
+        });
+        (result, taken)
+    }
+
+    fn all() -> Vec<u8> {
+        (0..400_u32).map(|i| (i % 251) as u8).collect()
+    }
+
+    #[test]
+    fn a_kernel_that_takes_little_gets_everything_in_order() {
+        for (at_a_time, singly) in [(1, false), (3, false), (16, false), (1, true), (7, true)] {
+            let mut member = member();
+            member.segments = !singly;
+            let (result, taken) =
+                offer(&mut member, &mut Vec::new(), |parts| Ok(parts.len().min(at_a_time)));
+            assert_eq!((result.unwrap(), taken), (10, all()));
+            assert_eq!((member.counted.datagrams_out, member.counted.bytes_out), (40, 400));
+        }
+    }
+
+    #[test]
+    fn a_device_that_cannot_segment_is_noted_once_and_served_singly() {
+        for errno in [libc::EIO, libc::EINVAL, libc::EOPNOTSUPP] {
+            let (mut member, mut notes) = (member(), Vec::new());
+            let refuse = |parts: &[Part<'_>]| match parts[0].segment_bytes {
+                // A batch is refused from its first segmented message on.
+                0 => Ok(parts.iter().take_while(|part| part.segment_bytes == 0).count()),
+                _ => Err(errno),
+            };
+            for _ in 0..2 {
+                let (result, taken) = offer(&mut member, &mut notes, refuse);
+                assert_eq!((result.unwrap(), taken), (10, all()));
+            }
+            assert_eq!(notes.len(), 1, "{notes:?}");
+            assert_eq!(member.counted.send_failures, 0);
+        }
+    }
+
+    #[test]
+    fn a_path_too_narrow_is_an_error_and_no_reason_to_send_singly() {
+        let (mut member, mut notes) = (member(), Vec::new());
+        let (result, taken) = offer(&mut member, &mut notes, |_| Err(libc::EMSGSIZE));
+        assert!(matches!(result, Err(NetError::TooLarge { bytes: 10, .. })));
+        assert!(taken.is_empty() && notes.is_empty() && member.segments);
+    }
+
+    #[test]
+    fn no_room_between_runs_is_told() {
+        let (mut member, mut budget) = (member(), 3);
+        let (result, taken) = offer(&mut member, &mut Vec::new(), |parts| {
+            let count = parts.len().min(budget);
+            budget -= count;
+            if count == 0 { Err(libc::EAGAIN) } else { Ok(count) }
+        });
+        assert_eq!((result.unwrap(), &taken[..]), (3, &all()[..120]));
+        assert_eq!(member.counted.send_failures, 0);
+    }
+
+    /// The rest of a run that was begun is waited for, then given up and counted.
+    #[test]
+    fn no_room_within_a_run_loses_its_rest() {
+        let (mut member, mut budget, mut refused) = (member(), 6, 0);
+        member.segments = false;
+        let (result, taken) = offer(&mut member, &mut Vec::new(), |parts| {
+            let count = parts.len().min(budget);
+            budget -= count;
+            refused += usize::from(count == 0);
+            if count == 0 { Err(libc::EAGAIN) } else { Ok(count) }
+        });
+        assert_eq!((result.unwrap(), &taken[..]), (2, &all()[..60]));
+        assert_eq!((refused, member.counted.send_failures), (2, 2));
+        assert_eq!(member.counted.datagrams_out, 6);
+    }
+
+    #[test]
+    fn an_echo_of_an_earlier_datagram_costs_none() {
+        let (mut member, mut echo) = (member(), true);
+        let (result, taken) = offer(&mut member, &mut Vec::new(), |parts| {
+            echo = !echo;
+            if echo { Ok(parts.len().min(2)) } else { Err(libc::ECONNREFUSED) }
+        });
+        assert_eq!((result.unwrap(), taken), (10, all()));
+        assert_eq!((member.counted.unreachable, member.counted.send_failures), (5, 0));
+    }
+
+    #[test]
+    fn what_cannot_leave_is_counted_and_passed_over() {
+        for errno in [libc::ENETDOWN, libc::ENOBUFS, libc::EPERM, libc::ENETUNREACH] {
+            let mut member = member();
+            let (result, taken) = offer(&mut member, &mut Vec::new(), |_| Err(errno));
+            assert_eq!((result.unwrap(), taken.len()), (10, 0));
+            assert_eq!((member.counted.send_failures, member.counted.datagrams_out), (40, 0));
+        }
     }
 }

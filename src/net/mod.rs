@@ -1,8 +1,9 @@
 //! Datagram I/O: moves bytes between sockets and callers, knows no protocol.
 //!
 //! One trait, [`Datagrams`], and who implements it: [`SocketNetwork`] (plain non-blocking sockets,
-//! the quickest for a lone packet) and [`Faulty`], which wraps another and makes it a bad one.
-//! [`Network`] chooses between the back ends at run time.
+//! the quickest for a lone packet), [`UringNetwork`] (io_uring, one system call for many sockets)
+//! and [`Faulty`], which wraps another and makes it a bad one. [`Network`] chooses between the
+//! back ends at run time.
 //!
 //! Nothing here blocks but [`Datagrams::wait`], and nothing allocates but [`Datagrams::add`]. A
 //! lone datagram costs one system call to send and one to receive; a flood is moved in super
@@ -34,13 +35,17 @@
 mod address;
 mod error;
 mod fault;
+mod gear;
 mod lane;
 mod member;
 mod open;
 mod options;
+#[expect(unsafe_code, reason = "the submission queue takes pointers")]
+mod ring;
 mod socket;
 #[expect(unsafe_code, reason = "system calls on sockets")]
 mod sys;
+mod uring;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -49,6 +54,7 @@ pub use error::NetError;
 pub use fault::{Direction, FaultCounters, Faults, Faulty};
 pub use options::{Interface, SocketOptions};
 pub use socket::SocketNetwork;
+pub use uring::UringNetwork;
 
 /// The most sockets that one network holds: a [`SocketSet`] has this many bits.
 pub const SOCKETS_MAX: usize = 32;
@@ -145,6 +151,12 @@ impl SocketSet {
     #[inline]
     pub const fn with(self, socket: usize) -> Self {
         Self(self.0 | Self::of(socket).0)
+    }
+
+    /// The bits of those that a network of `count` sockets has.
+    #[inline]
+    pub(crate) fn among(self, count: usize) -> u32 {
+        self.0 & u32::MAX.checked_shr(u32::BITS - count as u32).unwrap_or(0)
     }
 
     /// Whether `socket` is among them.
@@ -262,6 +274,8 @@ pub enum Backend {
     Auto,
     /// Plain non-blocking sockets.
     Socket,
+    /// io_uring.
+    Uring,
 }
 
 /// A back end chosen at run time.
@@ -270,6 +284,8 @@ pub enum Backend {
 pub enum Network {
     /// Plain sockets.
     Socket(SocketNetwork),
+    /// io_uring.
+    Uring(UringNetwork),
 }
 
 impl Network {
@@ -280,7 +296,17 @@ impl Network {
     pub fn open(backend: Backend) -> Result<Self, NetError> {
         match backend {
             Backend::Auto | Backend::Socket => Ok(Self::Socket(SocketNetwork::new())),
+            Backend::Uring => UringNetwork::new().map(Self::Uring),
         }
+    }
+
+    /// Makes a network without sockets on `backend` if it can be had, and on plain sockets
+    /// otherwise, with a note that says why.
+    #[must_use]
+    pub fn prefer(backend: Backend) -> Self {
+        Self::open(backend).unwrap_or_else(|error| {
+            Self::Socket(SocketNetwork::with_note(format!("{error}: plain sockets are used")))
+        })
     }
 
     /// The back end in use; never [`Backend::Auto`].
@@ -288,15 +314,18 @@ impl Network {
     pub fn backend(&self) -> Backend {
         match self {
             Self::Socket(_) => Backend::Socket,
+            Self::Uring(_) => Backend::Uring,
         }
     }
 
-    /// What is not as asked for: settings that the kernel refused or cut, and why `Auto` fell back.
+    /// What is not as asked for: settings that the kernel refused or cut, and why
+    /// [`prefer`](Self::prefer) fell back.
     /// Grows with [`add`](Datagrams::add), and when the kernel refuses something later.
     #[must_use]
     pub fn notes(&self) -> &[String] {
         match self {
             Self::Socket(network) => network.notes(),
+            Self::Uring(network) => network.notes(),
         }
     }
 }
@@ -305,6 +334,7 @@ impl Datagrams for Network {
     fn add(&mut self, options: &SocketOptions) -> Result<usize, NetError> {
         match self {
             Self::Socket(network) => network.add(options),
+            Self::Uring(network) => network.add(options),
         }
     }
 
@@ -317,6 +347,7 @@ impl Datagrams for Network {
     ) -> Result<usize, NetError> {
         match self {
             Self::Socket(network) => network.receive(wanted, limit, handler),
+            Self::Uring(network) => network.receive(wanted, limit, handler),
         }
     }
 
@@ -329,24 +360,28 @@ impl Datagrams for Network {
     ) -> Result<usize, NetError> {
         match self {
             Self::Socket(network) => network.send(socket, to, runs),
+            Self::Uring(network) => network.send(socket, to, runs),
         }
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<(), NetError> {
         match self {
             Self::Socket(network) => network.wait(timeout),
+            Self::Uring(network) => network.wait(timeout),
         }
     }
 
     fn local_address(&self, socket: usize) -> SocketAddr {
         match self {
             Self::Socket(network) => network.local_address(socket),
+            Self::Uring(network) => network.local_address(socket),
         }
     }
 
     fn statistics(&self, socket: usize) -> SocketStatistics {
         match self {
             Self::Socket(network) => network.statistics(socket),
+            Self::Uring(network) => network.statistics(socket),
         }
     }
 }

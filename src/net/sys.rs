@@ -234,17 +234,17 @@ impl Descriptor {
         checked_len(unsafe { libc::recvfrom(self.raw(), at, into.len(), 0, from, &raw mut len) })
     }
 
+    /// Sends one datagram; `None` is where the socket is connected.
     #[inline]
-    pub(super) fn send(&self, bytes: &[u8]) -> Result<usize, Errno> {
-        // SAFETY: the kernel reads `bytes.len()` bytes of `bytes`.
-        checked_len(unsafe { libc::send(self.raw(), bytes.as_ptr().cast(), bytes.len(), 0) })
-    }
-
-    #[inline]
-    pub(super) fn send_to(&self, bytes: &[u8], to: &RawAddress) -> Result<usize, Errno> {
-        let (at, address) = (bytes.as_ptr().cast(), to.pointer().cast());
-        // SAFETY: the kernel reads `bytes.len()` bytes of `bytes` and `to.len()` of `to`.
-        checked_len(unsafe { libc::sendto(self.raw(), at, bytes.len(), 0, address, to.len()) })
+    pub(super) fn send(&self, to: Option<&RawAddress>, bytes: &[u8]) -> Result<(), Errno> {
+        let (fd, at, len) = (self.raw(), bytes.as_ptr().cast(), bytes.len());
+        let sent = match to {
+            // SAFETY: the kernel reads `len` bytes of `bytes`.
+            None => unsafe { libc::send(fd, at, len, 0) },
+            // SAFETY: the kernel reads `len` bytes of `bytes` and `to.len()` of `to`.
+            Some(to) => unsafe { libc::sendto(fd, at, len, 0, to.pointer().cast(), to.len()) },
+        };
+        checked_len(sent).map(drop)
     }
 
     /// Sends up to [`BATCH`] messages; returns how many the kernel took.
@@ -336,4 +336,15 @@ pub(super) fn poll(descriptors: &mut [libc::pollfd], timeout: Duration) -> Resul
     let (at, count) = (descriptors.as_mut_ptr(), descriptors.len() as libc::nfds_t);
     // SAFETY: the kernel reads and writes `count` entries of `descriptors` and reads `limit`.
     checked(unsafe { libc::ppoll(at, count, &raw const limit, ptr::null()) })
+}
+
+/// The same, with the kernel's refusal as an error.
+pub(super) fn wait(
+    descriptors: &mut [libc::pollfd],
+    timeout: Duration,
+) -> Result<(), super::NetError> {
+    match poll(descriptors, timeout) {
+        Ok(_) | Err(Errno(libc::EINTR)) => Ok(()),
+        Err(Errno(errno)) => Err(super::NetError::refused("wait for datagrams", errno)),
+    }
 }
