@@ -70,6 +70,7 @@ pub struct AddressError {
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "there are never many")]
 pub enum Address {
     /// A ring on this host.
     Shm(ShmAddress),

@@ -25,6 +25,7 @@ pub struct Subscriber {
     waiter: Waiter,
 }
 
+#[expect(clippy::large_enum_variant, reason = "the quicker of the two stays at hand")]
 enum Source {
     Ring(Consumer),
     Wire(Box<Wire>),
@@ -72,8 +73,8 @@ impl Subscriber {
     /// Hands up to `limit` messages to `handler`, in order, and returns how many. Never blocks.
     ///
     /// # Errors
-    /// Only when nothing was handed over: [`PollError::Lapped`] and [`PollError::Lost`] name exactly
-    /// which messages are gone, and the next poll goes on behind them; so it does after
+    /// Only when nothing was handed over: [`PollError::Lapped`] and [`PollError::Lost`] name
+    /// exactly which messages are gone, and the next poll goes on behind them; so it does after
     /// [`PollError::NewSession`]. [`PollError::Evicted`], [`PollError::Corrupt`] end the
     /// subscription.
     #[inline]

@@ -94,7 +94,8 @@ fn fits_the_screen(text: &str) -> Vec<String> {
         found.push(format!("{} lines, at most {FILE_LINES_MAX}", lines.len()));
     }
     for (i, line) in lines.iter().enumerate() {
-        let unbreakable = line.contains("//! |") || line.trim_start().starts_with('"');
+        let unbreakable =
+            line.contains("//! |") || line.contains("/// |") || line.trim_start().starts_with('"');
         if line.chars().count() > COLUMNS_MAX && !unbreakable {
             found.push(format!("line {}: more than {COLUMNS_MAX} columns", i + 1));
         }

@@ -101,7 +101,8 @@ fn ring_to_wire_to_ring_over_a_bad_line() {
     let dir = tempfile::tempdir().unwrap();
     let there = tempfile::tempdir().unwrap();
     let port = free_port();
-    let from = format!("udp:127.0.0.1:{port}?ring=orders&dir={}", dir.path().display());
+    let from =
+        format!("udp:127.0.0.1:{port}?ring=orders&flow=slowest&dir={}", dir.path().display());
     let to = shm(&format!("shm:orders?capacity=1M&dir={}", there.path().display()));
     let mut producer =
         Publisher::open(&format!("shm:orders?capacity=1M&max=1450&dir={}", dir.path().display()))

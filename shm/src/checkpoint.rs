@@ -194,6 +194,11 @@ impl Place {
         self.sequence
     }
 
+    /// Bytes of ring in front of the record, from the beginning of the stream on.
+    pub fn position(self) -> u64 {
+        self.position
+    }
+
     /// Refuses a place that no producer can have reached, before anything is computed from it.
     pub(crate) fn check(self, geometry: &Geometry) -> Result<(), RingError> {
         let sound = self.position <= POSITION_MAX

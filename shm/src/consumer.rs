@@ -105,6 +105,8 @@ pub struct Consumer<M: Memory = Mapped> {
     pub(crate) geometry: Geometry,
     /// The next message's place.
     pub(crate) next: Place,
+    /// What the slot says instead of `next`, see [`hold`](Self::hold).
+    pub(crate) held: Option<Place>,
     /// Cursor position as last written to the slot.
     pub(crate) published: u64,
     pub(crate) cursor_batch: u64,
@@ -128,6 +130,7 @@ impl<M: Memory> Consumer<M> {
         let copies = !gates || geometry.lossy || geometry.evictable;
         let mut consumer = Self {
             next: Place { position: 0, sequence: 0 },
+            held: None,
             published: 0,
             cursor_batch: CURSOR_BATCH_BYTES.min(geometry.capacity / 8),
             slot: None,
@@ -234,6 +237,11 @@ impl<M: Memory> Consumer<M> {
         }
         self.publish_cursor();
         Ok(true)
+    }
+
+    /// Bytes of data that the ring holds.
+    pub fn capacity_bytes(&self) -> u64 {
+        self.geometry.capacity
     }
 
     /// The session of the ring; see [`session_text`](crate::session_text).
@@ -417,7 +425,7 @@ impl<M: Memory> Consumer<M> {
     #[inline(always)]
     pub(crate) fn publish_cursor(&mut self) {
         self.published = self.next.position;
-        if let Some(slot) = &self.slot {
+        if let Some(slot) = self.slot.as_ref().filter(|_| self.held.is_none()) {
             slot.publish(&self.memory, self.next);
         }
     }

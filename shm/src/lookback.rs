@@ -41,6 +41,20 @@ impl<M: Memory> Consumer<M> {
         self.next
     }
 
+    /// Keeps the producer from overwriting what stands at `place` and behind it, although this
+    /// consumer has passed it; a later call with a later place lets go of what is in between. From
+    /// the first call on the producer goes by this alone. A gating consumer of a lossless ring can
+    /// hold what it has itself not let go of: an earlier place than the last one, or one that it
+    /// has not come to yet, changes nothing.
+    pub fn hold(&mut self, place: Place) {
+        let least = self.held.map_or(self.published, |held| held.position);
+        let may_hold = (least..=self.next.position).contains(&place.position);
+        if let Some(slot) = self.slot.as_ref().filter(|_| may_hold) {
+            slot.publish(&self.memory, place);
+            self.held = Some(place);
+        }
+    }
+
     /// Copies the payload of the record at `place` into `buffer`.
     ///
     /// ```
@@ -116,6 +130,29 @@ impl<M: Memory> Consumer<M> {
 mod tests {
     use super::*;
     use crate::{RingOptions, Start};
+
+    #[test]
+    fn what_is_held_stays() {
+        let (mut producer, ring) = RingOptions::new().capacity_bytes(4096).heap().unwrap();
+        let mut consumer = ring.subscribe("sender", Start::Oldest).unwrap();
+        let first = consumer.place();
+        consumer.hold(first);
+        let fill = |producer: &mut crate::Producer<_>, consumer: &mut Consumer<_>| {
+            while producer.try_publish(b"x").is_ok() {
+                consumer.poll(8, |_| ()).unwrap();
+            }
+            consumer.next_sequence()
+        };
+        let end = fill(&mut producer, &mut consumer);
+        assert!((50..=64).contains(&end), "{end}");
+        assert!(matches!(consumer.look_back(first, &mut [0; 8]), LookBack::Record { .. }));
+        let half = consumer.find(end / 2).unwrap();
+        consumer.hold(half);
+        consumer.hold(first); // changes nothing
+        assert!(fill(&mut producer, &mut consumer) > end + 20);
+        assert!(matches!(consumer.look_back(half, &mut [0; 8]), LookBack::Record { .. }));
+        assert_eq!(consumer.look_back(first, &mut [0; 8]), LookBack::Gone);
+    }
 
     #[test]
     fn what_was_passed_can_be_read_until_it_is_overwritten() {

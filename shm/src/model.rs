@@ -331,9 +331,9 @@ mod tests {
         join_while_moving(Start::Now);
     }
 
-    /// On an evictable ring too, a reader that gates is lapped by nobody: the frontier that a producer
-    /// raises over a joiner, and takes back, costs it nothing. Fails under `weaken_gate`: judged by
-    /// the frontier alone, the joiner gives up messages that are still there.
+    /// On an evictable ring too, a reader that gates is lapped by nobody: the frontier that a
+    /// producer raises over a joiner, and takes back, costs it nothing. Fails under `weaken_gate`:
+    /// judged by the frontier alone, the joiner gives up messages that are still there.
     #[test]
     fn a_joiner_that_gates_is_never_lapped() {
         explore(3, || {
@@ -403,7 +403,8 @@ mod tests {
         });
     }
 
-    /// A lossy reader is lapped in the middle of a message: never torn, counted exactly. Fails under
+    /// A lossy reader is lapped in the middle of a message: never torn, counted exactly. Fails
+    /// under
     /// `weaken_frontier` and `weaken_validate`.
     #[test]
     fn lapped_and_never_torn() {

@@ -165,8 +165,8 @@ impl RingOptions {
         evictable: bool,
         /// Sequence number of the first message of a new ring.
         first_sequence: u64,
-        /// Session of a new ring, below 36^10: of a stream that began elsewhere. Default: one that no
-        /// earlier ring of this host had.
+        /// Session of a new ring, below 36^10: of a stream that began elsewhere. Default: one that
+        /// no earlier ring of this host had.
         session: u64,
         /// File mode of a new ring, whatever the umask: 0600 the owner alone, 0640 and 0660 let a
         /// group observe and subscribe.

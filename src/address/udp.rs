@@ -145,6 +145,10 @@ impl UdpAddress {
     }
 }
 
+/// Ring of a stream of datagrams, unless the address says otherwise: half of it is what can be
+/// repeated, about 8 ms of the fastest flood.
+const RING_BYTES: u64 = 64 << 20;
+
 /// Parses what stands behind `udp:`.
 pub(super) fn parse(input: &Input<'_>, rest: &str) -> Result<UdpAddress, AddressError> {
     let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
@@ -178,7 +182,11 @@ pub(super) fn parse(input: &Input<'_>, rest: &str) -> Result<UdpAddress, Address
             backoff_ns: if multicast { 5_000 } else { 0 },
             ..ReceiverOptions::default()
         },
-        ring: input.blank(""),
+        ring: {
+            let mut ring = input.blank("");
+            ring.ring = ring.ring.capacity_bytes(RING_BYTES);
+            ring
+        },
         ring_has_max: false,
         counters: None,
     };

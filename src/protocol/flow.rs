@@ -144,6 +144,22 @@ impl Receivers {
         };
     }
 
+    /// Everything below this has arrived wherever flow control says that it must; the highest
+    /// number if it asks nothing of anybody.
+    pub(crate) fn confirmed(&mut self) -> u64 {
+        let next = self.table.iter().map(|receiver| receiver.next);
+        match self.flow {
+            Flow::None | Flow::Quorum(0) => u64::MAX,
+            Flow::Slowest => next.min().unwrap_or(u64::MAX),
+            Flow::Quorum(n) => {
+                self.limits.clear();
+                self.limits.extend(next);
+                self.limits.sort_unstable_by(|a, b| b.cmp(a));
+                self.limits.get(n - 1).copied().unwrap_or(0)
+            }
+        }
+    }
+
     /// Everyone who reports; `next` is the sender's next sequence.
     pub(crate) fn views(&self, next: u64, now: u64) -> impl Iterator<Item = ReceiverView> {
         self.table.iter().map(move |receiver| ReceiverView {

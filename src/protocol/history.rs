@@ -40,11 +40,22 @@ impl History {
         number as usize & (self.entries.len() - 1)
     }
 
+    /// Numbers of the packets that are remembered.
+    #[inline]
+    pub(crate) fn numbers(&self) -> std::ops::Range<u64> {
+        self.count.saturating_sub(self.entries.len() as u64)..self.count
+    }
+
+    /// Place of the first message of a packet that is remembered.
+    #[inline]
+    pub(crate) fn place(&self, number: u64) -> Place {
+        self.entries[self.slot(number)].place
+    }
+
     /// The packet that message `sequence` left in, unless it is forgotten. Asked for one that has
     /// not left yet, it returns the last.
     pub(crate) fn find(&self, sequence: u64) -> Option<Sent> {
-        let mut from = self.count.saturating_sub(self.entries.len() as u64);
-        let mut to = self.count;
+        let std::ops::Range { start: mut from, end: mut to } = self.numbers();
         // The last entry whose first message is not behind the wanted one is in [from, to).
         while to - from > 1 {
             let middle = from + (to - from) / 2;

@@ -206,7 +206,7 @@ impl Receiver {
                 let real = gone.next.max(self.next);
                 if real < self.newest {
                     self.gaps.truncate(real);
-                    self.truncate_store(real);
+                    self.store.truncate(real);
                     self.newest = real;
                     self.counts.malformed += 1;
                 }

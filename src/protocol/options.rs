@@ -54,6 +54,10 @@ pub struct SenderOptions {
     /// If several receivers ask for the same within this time, all get the answer; ns. For
     /// multicast streams; 0, the default, answers each by unicast.
     pub merge_ns: u64,
+    /// Bytes of a lossless ring that are kept behind the sender to be repeated, so long as it
+    /// remembers their packets; as much less the producer may be ahead of the sender. What flow
+    /// control waits for is kept in any case. Default 0: half of the ring.
+    pub retain_bytes: u64,
     /// Packets whose place in the ring is remembered: older ones take longer to find. Default
     /// 65,536.
     pub history_packets: usize,
@@ -81,6 +85,7 @@ impl Default for SenderOptions {
             repair_burst_bytes: 16 << 20,
             requests_max: 64,
             merge_ns: 0,
+            retain_bytes: 0,
             history_packets: 1 << 16,
             enveloped: false,
             any_session: false,

@@ -111,7 +111,7 @@ pub struct Receiver {
     /// Behind the newest message known of: everything between is in a gap or in the store.
     pub(super) newest: u64,
     pub(super) gaps: Gaps,
-    store: Store,
+    pub(super) store: Store,
     pub(super) arbiter: Arbiter,
     /// Where each line's packets come from.
     pub(super) sources: Box<[Option<SocketAddr>]>,
@@ -580,11 +580,6 @@ impl Receiver {
             self.past.push_back(session);
         }
         true
-    }
-
-    /// Forgets held messages from `sequence` on.
-    pub(super) fn truncate_store(&mut self, sequence: u64) {
-        self.store.truncate(sequence);
     }
 
     /// Whether a session is over and done with.

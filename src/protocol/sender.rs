@@ -106,6 +106,10 @@ pub struct Sender<M: Memory = Mapped> {
     repairs: Repairs,
     receivers: Receivers,
     notes: Vec<(SocketAddr, Note)>,
+    /// Everything below this has arrived wherever it must.
+    confirmed: u64,
+    /// Number of the packet from which on the ring is kept.
+    kept_from: u64,
     /// Cost of all data packets sent.
     cost: u64,
     heartbeat_at: u64,
@@ -122,12 +126,16 @@ impl<M: Memory> Sender<M> {
     /// # Errors
     /// [`SenderError::Option`].
     pub fn new(
-        options: SenderOptions,
+        mut options: SenderOptions,
         session: Session,
-        consumer: Consumer<M>,
+        mut consumer: Consumer<M>,
         now: u64,
     ) -> Result<Self, SenderError> {
         options.check()?;
+        let capacity = consumer.capacity_bytes();
+        let retain = Some(options.retain_bytes).filter(|bytes| *bytes > 0).unwrap_or(capacity / 2);
+        options.retain_bytes = retain.min(capacity / 8 * 7); // the producer needs some room
+        consumer.hold(consumer.place());
         let budgets =
             Budgets::new(options.repair_bytes_per_second, options.repair_burst_bytes, 256);
         Ok(Self {
@@ -140,6 +148,8 @@ impl<M: Memory> Sender<M> {
                 options.receivers_max,
             ),
             notes: Vec::with_capacity(NOTES_MAX),
+            confirmed: u64::MAX,
+            kept_from: 0,
             cost: 0,
             heartbeat_at: now,
             heartbeat_interval_ns: options.heartbeat_first_ns,
@@ -255,6 +265,8 @@ impl<M: Memory> Sender<M> {
                     self.history.find(report.next).map_or(0, |sent| sent.cost)
                 };
                 self.receivers.on_report(&report, from, passed, now);
+                self.confirmed = self.receivers.confirmed();
+                self.let_go();
             }
             Body::Solicit { .. } | Body::Request(_) | Body::Report(_) => {
                 self.counts.requests_odd += 1;
@@ -460,7 +472,28 @@ impl<M: Memory> Sender<M> {
         self.counts.bytes += burst.used as u64;
         self.heartbeat_interval_ns = self.options.heartbeat_first_ns;
         self.heartbeat_at = now + self.heartbeat_interval_ns;
+        self.let_go();
         Ok(Some(Transmit { to: To::Stream, bytes: burst.used, segment_bytes: burst.segment }))
+    }
+
+    /// Lets the producer overwrite packets that need not be kept any longer.
+    #[inline]
+    fn let_go(&mut self) {
+        let head = self.consumer.place().position();
+        let numbers = self.history.numbers();
+        let before = self.kept_from;
+        self.kept_from = self.kept_from.max(numbers.start);
+        while self.kept_from + 1 < numbers.end {
+            let next = self.history.place(self.kept_from + 1);
+            let retained = head - next.position() < self.options.retain_bytes;
+            if retained || next.sequence() > self.confirmed {
+                break;
+            }
+            self.kept_from += 1;
+        }
+        if self.kept_from != before {
+            self.consumer.hold(self.history.place(self.kept_from));
+        }
     }
 
     /// A record that is no plain message and stands first: jumps over lost ones, which the other
@@ -482,6 +515,8 @@ impl<M: Memory> Sender<M> {
     #[cold]
     fn heartbeat(&mut self, now: u64, buffer: &mut [u8]) -> Option<Transmit> {
         self.receivers.forget_silent(now);
+        self.confirmed = self.receivers.confirmed();
+        self.let_go();
         if self.is_done(now) {
             self.heartbeat_at = u64::MAX;
             return None;

@@ -200,7 +200,8 @@ fn a_lost_last_message_is_missed_within_microseconds() {
 
 #[test]
 fn what_nobody_has_is_told_and_the_stream_goes_on() {
-    let mut pair = pair();
+    let options = SenderOptions { retain_bytes: 1, ..Default::default() };
+    let mut pair = Pair::new(options, ReceiverOptions::default());
     pair.run(5_000);
     for n in 1..=3000 {
         pair.publish(n);
@@ -283,7 +284,7 @@ fn a_late_joiner_can_have_everything_that_is_held() {
 
 #[test]
 fn flow_control_waits_for_the_slowest() {
-    let options = SenderOptions { flow: Flow::Slowest, ..Default::default() };
+    let options = SenderOptions { flow: Flow::Slowest, retain_bytes: 1, ..Default::default() };
     let window_bytes = 8_000;
     let mut pair = Pair::new(options, ReceiverOptions { window_bytes, ..Default::default() });
     pair.run(10_000);
