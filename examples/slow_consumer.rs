@@ -5,8 +5,8 @@
 
 use std::error::Error;
 
-use gapless::shm::{Mode, RingOptions, Start};
-use gapless::{PollError, PublishError};
+use gapless::PublishError;
+use gapless::shm::{Mode, PollError, RingOptions, Start};
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Lossless: the publisher is told who is in its way, and decides.

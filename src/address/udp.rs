@@ -10,8 +10,8 @@ use crate::protocol::{Flow, Join, ReceiverOptions, RequestProtocol, SenderOption
 
 /// The address of a stream of datagrams, and how to open it on either side.
 ///
-/// `udp:239.1.2.3:9000?iface=eth0`, `udp:10.0.0.7:9000`, `udp:[ff15::7]:9000`: a multicast group, or
-/// the receiver's own address.
+/// `udp:239.1.2.3:9000?iface=eth0`, `udp:10.0.0.7:9000`, `udp:[ff15::7]:9000`: a multicast group,
+/// or the receiver's own address.
 ///
 /// | option | value | side |
 /// |---|---|---|
@@ -263,7 +263,8 @@ fn set_place(
         "rcvbuf" => address.receive_buffer_bytes = input.size(value)?,
         "sndbuf" => address.send_buffer_bytes = input.size(value)?,
         "backend" => {
-            let backends = [("auto", Backend::Auto), ("socket", Backend::Socket)];
+            let backends =
+                [("auto", Backend::Auto), ("socket", Backend::Socket), ("uring", Backend::Uring)];
             address.backend = input.word(value, &backends)?;
         }
         "stats" => {
