@@ -62,6 +62,8 @@ pub(crate) struct Receivers {
     /// For choosing a quorum; as long as the table.
     limits: Vec<u64>,
     limit: u64,
+    /// Nobody has to be forgotten before this.
+    forget_at: u64,
     /// Receivers forgotten because they fell silent.
     pub(crate) silenced: u64,
     /// Reports refused because the table is full.
@@ -71,8 +73,9 @@ pub(crate) struct Receivers {
 impl Receivers {
     pub(crate) fn new(flow: Flow, timeout_ns: u64, max: usize) -> Self {
         let (table, limits) = (Vec::with_capacity(max), Vec::with_capacity(max));
+        let (limit, forget_at, silenced, refused) = (0, u64::MAX, 0, 0);
         let mut receivers =
-            Self { flow, timeout_ns, max, table, limits, limit: 0, silenced: 0, refused: 0 };
+            Self { flow, timeout_ns, max, table, limits, limit, forget_at, silenced, refused };
         receivers.settle();
         receivers
     }
@@ -99,6 +102,7 @@ impl Receivers {
                 limit,
                 heard_at: now,
             });
+            self.forget_at = self.forget_at.min(now.saturating_add(self.timeout_ns));
         } else {
             self.refused += 1;
             return;
@@ -111,16 +115,18 @@ impl Receivers {
         let before = self.table.len();
         let timeout = self.timeout_ns;
         self.table.retain(|receiver| now.saturating_sub(receiver.heard_at) < timeout);
+        let oldest = self.table.iter().map(|receiver| receiver.heard_at).min();
+        self.forget_at = oldest.map_or(u64::MAX, |heard_at| heard_at.saturating_add(timeout));
         if self.table.len() < before {
             self.silenced += (before - self.table.len()) as u64;
             self.settle();
         }
     }
 
-    /// When the next receiver may have to be forgotten.
-    pub(crate) fn timeout(&self) -> u64 {
-        let oldest = self.table.iter().map(|receiver| receiver.heard_at).min();
-        oldest.map_or(u64::MAX, |heard_at| heard_at.saturating_add(self.timeout_ns))
+    /// When [`forget_silent`](Self::forget_silent) may have somebody to forget.
+    #[inline(always)]
+    pub(crate) fn forget_at(&self) -> u64 {
+        self.forget_at
     }
 
     /// The sender may go until the cost of all that it sent reaches this.
@@ -232,9 +238,12 @@ mod tests {
         assert_eq!(receivers.lag(30), 20);
         // Overtaken reports change nothing.
         receivers.on_report(&report(1, 9, 50), from(), 900, 10);
-        assert_eq!((receivers.limit(), receivers.timeout()), (1050, 110));
+        assert_eq!((receivers.limit(), receivers.forget_at()), (1050, 100));
+        receivers.forget_silent(100);
+        assert_eq!((receivers.limit(), receivers.forget_at()), (1050, 110));
         receivers.forget_silent(110);
         assert_eq!((receivers.limit(), receivers.silenced, receivers.len()), (2050, 1, 1));
+        assert_eq!(receivers.forget_at(), 160);
         let view = receivers.views(30, 100).next().unwrap();
         assert_eq!((view.lag_messages, view.silent_ns), (10, 40));
         assert_eq!(view.name, "réceiver-with-a-long-na");

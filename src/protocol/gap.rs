@@ -14,6 +14,8 @@ pub(crate) struct Gap {
     /// When it was last asked for, and how often.
     pub(crate) asked_at: u64,
     pub(crate) attempts: u32,
+    /// When it was first asked for, or something of it last came.
+    pub(crate) progress_at: u64,
     /// What was asked for ends here.
     pub(crate) asked_end: u64,
     /// Index of the server to ask.
@@ -67,6 +69,7 @@ impl Gaps {
             due_at,
             asked_at: 0,
             attempts: 0,
+            progress_at: now,
             asked_end: first,
             server: 0,
             gone: 0,
@@ -102,33 +105,42 @@ impl Gaps {
     /// and there are too many.
     pub(crate) fn fill(&mut self, first: u64, end: u64, now: u64) -> Option<(Gap, bool)> {
         let index = self.index(first);
-        let gap = *self.list.get(index)?;
-        if first < gap.first || end > gap.end {
+        let was = *self.list.get(index)?;
+        if first < was.first || end > was.end {
             return None;
         }
+        let gap = Gap { progress_at: now, ..was };
         match (first == gap.first, end == gap.end) {
             (true, true) => {
                 self.list.remove(index);
             }
             (true, false) => {
                 let left = &mut self.list[index];
-                left.first = end;
+                *left = Gap { first: end, ..gap };
                 if left.asked_end <= end {
                     // What comes next was not asked for yet.
                     (left.attempts, left.due_at) = (0, now);
                     self.due_at = self.due_at.min(now);
                 }
             }
-            (false, true) => self.list[index].end = first,
+            (false, true) => self.list[index] = Gap { end: first, ..gap },
             (false, false) => {
                 if self.list.len() == self.max {
                     return None;
                 }
-                self.list[index].end = first;
+                self.list[index] = Gap { end: first, ..gap };
                 self.list.insert(index + 1, Gap { first: end, ..gap });
             }
         }
-        Some((gap, first == gap.first && end == gap.end))
+        Some((was, first == was.first && end == was.end))
+    }
+
+    /// Message `sequence` came, but could not be kept: whoever is asked for its gap answers.
+    pub(crate) fn note_answer(&mut self, sequence: u64, now: u64) {
+        let index = self.index(sequence);
+        if let Some(gap) = self.list.get_mut(index) {
+            gap.progress_at = now;
+        }
     }
 
     /// Forgets everything from `sequence` on.

@@ -3,7 +3,9 @@
 //!
 //! Of our own senders, the later session of a host follows the earlier one at once: sessions are
 //! numbered by time. Any other session has to wait until the current one has ended, or has been
-//! silent for the session timeout. A session that is over is never taken up again.
+//! silent for the session timeout. A session that has ended, or that a later one of its host
+//! followed, is never taken up again; one that was only silent goes on where it was left, by the
+//! same rule.
 
 use std::net::SocketAddr;
 
@@ -17,6 +19,14 @@ use super::receiver::{Event, Receiver};
 pub(super) struct Joining {
     pub(super) solicit_at: u64,
     pub(super) tries: u32,
+}
+
+/// A session that was received before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Past {
+    pub(super) session: Session,
+    /// Where to go on if its sender is heard again. `None` if it is over and done with.
+    pub(super) resume_at: Option<u64>,
 }
 
 /// Questions without an answer before a receiver starts with what it sees.
@@ -38,7 +48,9 @@ impl Receiver {
         if self.session == Some(header.session) {
             return self.while_joining(line, source, header, now, handler);
         }
-        if self.is_past(header.session) {
+        let past = self.past.iter().position(|past| past.session == header.session);
+        let resume_at = past.map(|index| self.past[index].resume_at);
+        if resume_at == Some(None) {
             self.counts.stale += 1;
             return false;
         }
@@ -46,18 +58,27 @@ impl Receiver {
             self.counts.foreign += 1;
             return false;
         }
-        if let Some(current) = self.session
-            && !(self.may_follow(current, source, header.session, now)
-                && self.finish_session(handler))
-        {
-            self.counts.foreign += 1;
-            return false;
+        if let Some(current) = self.session {
+            let over = self.is_successor(current, source, header.session);
+            let may_follow = over
+                || self.has_ended()
+                || now.saturating_sub(self.heard_at) >= self.options.session_timeout_ns;
+            if !may_follow || !self.finish_session(over, handler) {
+                self.counts.foreign += 1;
+                return false;
+            }
         }
         self.sources.fill(None);
         if let Some(entry) = self.sources.get_mut(line) {
             *entry = Some(source);
         }
         // Of a session that follows another nothing is to be missed.
+        self.heard_at = now;
+        if let Some(next) = resume_at.flatten() {
+            self.past.retain(|past| past.session != header.session);
+            self.begin(header.session, next, handler);
+            return true;
+        }
         let join = match self.options.resume {
             _ if self.counts.sessions > 0 => Join::Oldest,
             Some((session, next)) if session == header.session => Join::Sequence(next),
@@ -70,7 +91,6 @@ impl Receiver {
             Join::Oldest => {
                 self.session = Some(header.session);
                 self.joining = Some(Joining { solicit_at: now, tries: 0 });
-                self.heard_at = now;
                 return false;
             }
         };
@@ -78,14 +98,13 @@ impl Receiver {
         true
     }
 
-    fn may_follow(&self, current: Session, source: SocketAddr, next: Session, now: u64) -> bool {
+    /// Whether `next` is a later session of the host that sends the current one.
+    fn is_successor(&self, current: Session, source: SocketAddr, next: Session) -> bool {
         let newer = match (current.number(), next.number()) {
             (Some(current), Some(next)) => next > current,
             _ => false,
         };
-        let same_host = self.sources.iter().flatten().any(|known| known.ip() == source.ip());
-        let silent = now.saturating_sub(self.heard_at) >= self.options.session_timeout_ns;
-        self.has_ended() || silent || (newer && same_host)
+        newer && self.sources.iter().flatten().any(|known| known.ip() == source.ip())
     }
 
     /// A packet of the session whose beginning is being asked for: counts only when nobody answers.
@@ -126,10 +145,12 @@ impl Receiver {
             *known = Some(source);
             return true;
         }
-        // A sender that carries on after a restart says nothing that was not said before; a second
-        // one does.
+        // A sender that carries on after a restart is on the same host, and says nothing that was
+        // said before.
+        let restarted =
+            known.is_some_and(|known| known.ip() == source.ip()) && header.sequence >= self.newest;
         let silent = now.saturating_sub(self.heard_at) >= SOURCE_TIMEOUT_NS;
-        if header.sequence < self.newest && !silent {
+        if !restarted && !silent {
             self.counts.conflicts += 1;
             return false;
         }
@@ -202,14 +223,9 @@ impl Receiver {
         if gone.next <= gone.first {
             // It has not come this far. If the sender itself says so, there is no such message:
             // some packet claimed a sequence that was never sent.
-            if self.sources.contains(&Some(source)) {
-                let real = gone.next.max(self.next);
-                if real < self.newest {
-                    self.gaps.truncate(real);
-                    self.store.truncate(real);
-                    self.newest = real;
-                    self.counts.malformed += 1;
-                }
+            if self.sources.contains(&Some(source)) && gone.next.max(self.next) < self.newest {
+                self.truncate(gone.next);
+                self.counts.malformed += 1;
             }
             return;
         }

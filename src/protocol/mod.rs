@@ -23,6 +23,7 @@ mod history;
 mod join;
 pub mod mold;
 mod options;
+mod pack;
 mod random;
 mod receiver;
 mod repair;

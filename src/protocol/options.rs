@@ -156,7 +156,8 @@ pub struct ReceiverOptions {
     pub retry_max_ns: u64,
     /// Attempts with one server before the next is asked, if there are several. Default 3.
     pub attempts_per_server: u32,
-    /// What has been missing for so long although it was asked for is given up, ns. Default 5 s.
+    /// If nothing of a gap comes for so long although it is asked for, it is given up, ns. Default
+    /// 5 s.
     pub give_up_ns: u64,
     /// Whether the address that the data comes from is asked too. Default yes.
     pub ask_source: bool,
@@ -172,14 +173,16 @@ pub struct ReceiverOptions {
     pub store_packets: usize,
     /// Gaps open at a time: 16 to 65,536. Default 2,048.
     pub gaps_max: usize,
-    /// A packet further ahead than this is dropped. Default 2^32.
+    /// A packet further ahead than this is dropped, and what is missing up to there asked for.
+    /// Default 2^32.
     pub ahead_max_messages: u64,
     /// Another session is taken up when this one has been silent for so long, ns. Default 3 s.
     pub session_timeout_ns: u64,
     /// Time between reports while messages come, ns; 0: no reports. Default 10 ms, and a hundred
     /// times that while none come.
     pub report_ns: u64,
-    /// How many bytes the receiver's socket takes: told to the sender. Default 1 MiB.
+    /// How many bytes the receiver's socket takes: told to the sender. At least 2 KiB. Default
+    /// 1 MiB.
     pub window_bytes: u32,
     /// This receiver's name in its reports; cut to 24 bytes. Default empty.
     pub name: String,
@@ -233,6 +236,7 @@ impl ReceiverOptions {
         range("store_bytes", self.store_bytes as u64, 4096, 1 << 30)?;
         range("store_packets", self.store_packets as u64, 16, 1 << 20)?;
         range("gaps_max", self.gaps_max as u64, 16, 1 << 16)?;
-        range("ahead_max_messages", self.ahead_max_messages, 1, 1 << 62)
+        range("ahead_max_messages", self.ahead_max_messages, 1, 1 << 62)?;
+        range("window_bytes", self.window_bytes.into(), 2048, u32::MAX.into())
     }
 }

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 
 use super::arbiter::{Arbiter, LineCounts};
 use super::gap::Gaps;
-use super::join::Joining;
+use super::join::{Joining, Past};
 use super::mold::{BLOCK_HEADER_BYTES, END_OF_SESSION, Header, Messages, Packet, Session};
 use super::options::{OptionError, ReceiverOptions};
 use super::request::Requests;
@@ -96,7 +96,7 @@ pub struct ReceiverCounts {
 
 /// Repair times kept until they are taken.
 const REPAIRS_MAX: usize = 256;
-/// Sessions remembered so as not to be taken up again.
+/// Sessions remembered that were received before.
 const PAST_SESSIONS: usize = 8;
 
 /// The receiving side of one stream.
@@ -105,7 +105,7 @@ pub struct Receiver {
     pub(super) session: Option<Session>,
     /// `None` while the stream has been joined.
     pub(super) joining: Option<Joining>,
-    past: VecDeque<Session>,
+    pub(super) past: VecDeque<Past>,
     /// The next message to hand over.
     pub(super) next: u64,
     /// Behind the newest message known of: everything between is in a gap or in the store.
@@ -259,7 +259,11 @@ impl Receiver {
             return;
         }
         match Packet::read(bytes) {
-            Ok(packet) if self.session == Some(packet.header.session) && self.joining.is_none() => {
+            Ok(packet)
+                if self.session == Some(packet.header.session)
+                    && self.joining.is_none()
+                    && self.servers().any(|server| server == source) =>
+            {
                 self.on_packet(None, &packet, bytes.len(), now, handler);
             }
             Ok(_) => self.counts.foreign += 1,
@@ -358,23 +362,21 @@ impl Receiver {
     }
 
     /// The stream is known to reach up to `sequence`: opens a gap if there is one. False if that is
-    /// too far ahead.
+    /// too far ahead: then the gap ends where it is not, and the stream gets there bit by bit.
     pub(super) fn reach(&mut self, sequence: u64, now: u64) -> bool {
         if sequence <= self.newest {
             return true;
         }
-        let ahead = sequence - self.next;
-        let due_at = now + self.requests.patience_ns(&self.options);
-        if ahead > self.options.ahead_max_messages
-            || !self.gaps.open(self.newest, sequence, now, due_at)
-        {
-            self.counts.overflows += 1;
-            return false;
+        let end = sequence.min(self.next.saturating_add(self.options.ahead_max_messages));
+        let due_at = now.saturating_add(self.requests.patience_ns(&self.options));
+        if end > self.newest && self.gaps.open(self.newest, end, now, due_at) {
+            self.counts.gaps += 1;
+            self.counts.missed += end - self.newest;
+            self.newest = end;
         }
-        self.counts.gaps += 1;
-        self.counts.missed += sequence - self.newest;
-        self.newest = sequence;
-        true
+        let reached = sequence == self.newest;
+        self.counts.overflows += u64::from(!reached);
+        reached
     }
 
     /// Messages that are missing: hands them over if they are next, keeps them if they are not.
@@ -405,6 +407,8 @@ impl Receiver {
             self.newest = self.newest.max(taken_to);
         } else if taken_to > first {
             self.close(first, taken_to, now);
+        } else {
+            self.gaps.note_answer(first, now);
         }
     }
 
@@ -521,6 +525,8 @@ impl Receiver {
         }
         self.hurry_report(now);
         if header.count == END_OF_SESSION && header.sequence == self.newest {
+            // Carried on after it had ended, and ended again.
+            self.end_told &= self.ends_at == Some(header.sequence);
             self.ends_at = Some(header.sequence);
             self.drain(handler);
         }
@@ -564,8 +570,13 @@ impl Receiver {
         handler(Event::Joined { session, next });
     }
 
-    /// Gives up what is missing and hands over what is held. False if `handler` refused.
-    pub(super) fn finish_session(&mut self, handler: &mut impl FnMut(Event<'_>) -> bool) -> bool {
+    /// Gives up what is missing and hands over what is held. False if `handler` refused. If the
+    /// session is not over, it may be taken up again.
+    pub(super) fn finish_session(
+        &mut self,
+        over: bool,
+        handler: &mut impl FnMut(Event<'_>) -> bool,
+    ) -> bool {
         for gap in self.gaps.scan() {
             gap.lost = true;
         }
@@ -573,18 +584,26 @@ impl Receiver {
         if self.next != self.newest {
             return false;
         }
-        if let Some(session) = self.session.take() {
+        let session = self.session.take();
+        // One that was not joined yet has no place to go on from: it would be joined anew.
+        if let Some(session) = session.filter(|_| self.joining.take().is_none()) {
             if self.past.len() == PAST_SESSIONS {
                 self.past.pop_front();
             }
-            self.past.push_back(session);
+            let resume_at = Some(self.next).filter(|_| !over && !self.end_told);
+            self.past.push_back(Past { session, resume_at });
         }
+        (self.ends_at, self.end_told) = (None, false);
         true
     }
 
-    /// Whether a session is over and done with.
-    pub(super) fn is_past(&self, session: Session) -> bool {
-        self.past.contains(&session)
+    /// The stream turns out to end at `sequence`: forgets what was said to be behind that.
+    pub(super) fn truncate(&mut self, sequence: u64) {
+        let kept = self.store.truncate(sequence);
+        let end = sequence.max(self.next).max(kept.unwrap_or(0));
+        self.gaps.truncate(end);
+        self.newest = end;
+        self.ends_at = self.ends_at.filter(|at| *at <= end);
     }
 }
 

@@ -67,10 +67,15 @@ impl Pending {
 
     fn covers(&self, request: &Request<'_>) -> bool {
         let same = self.bitmap[..self.bitmap_bytes] == *request.bitmap;
-        let within = self.first <= request.first
+        let within = !self.one_packet
+            && self.first <= request.first
             && request.end() <= self.first + u64::from(self.span)
             && self.bitmap_bytes == 0;
-        within || (same && self.first == request.first && self.span == request.span)
+        within
+            || (same
+                && !self.one_packet
+                && self.first == request.first
+                && self.span == request.span)
     }
 }
 
@@ -199,7 +204,7 @@ impl Repairs {
     /// Takes the request at the front away, answered.
     pub(crate) fn finish(&mut self, now: u64) {
         let Some(done) = self.queue.pop_front() else { return };
-        if self.merge_ns > 0 {
+        if self.merge_ns > 0 && !done.one_packet {
             if self.served.len() == SERVED_MAX {
                 self.served.pop_front();
             }
@@ -287,6 +292,8 @@ impl<M: Memory> Shelf<'_, M> {
         let oldest = self.consumer.oldest_sequence();
         if first < oldest {
             end = oldest;
+        } else if first >= self.consumer.next_sequence() {
+            end = u64::MAX; // nor is anything behind it
         } else if let Some(mut place) = self.find(first) {
             // Lost before they came here: the records that stand for them may be many.
             while let LookBack::Record { flags, next, .. } = self.consumer.look_back(place, &mut [])
@@ -345,7 +352,8 @@ impl<M: Memory> Shelf<'_, M> {
         while place.sequence() < sequence {
             match self.consumer.look_back(place, &mut []) {
                 LookBack::Record { next, .. } | LookBack::TooLong { next, .. } => place = next,
-                LookBack::NotYet | LookBack::Gone => return None,
+                // The packet's first messages are overwritten; this one need not be.
+                LookBack::NotYet | LookBack::Gone => return self.consumer.find(sequence),
             }
         }
         (place.sequence() == sequence).then_some(place)

@@ -187,8 +187,10 @@ impl Receiver {
                 first_due = first_due.min(gap.due_at);
                 continue;
             }
-            let waited = now.saturating_sub(gap.seen_at);
-            if servers == 0 || (gap.attempts > 0 && waited >= self.options.give_up_ns) {
+            // Whoever answers, though it could not be kept, is not given up.
+            let silent = gap.attempts > 0 && gap.progress_at <= gap.asked_at;
+            let waited = now.saturating_sub(gap.progress_at);
+            if servers == 0 || (silent && waited >= self.options.give_up_ns) {
                 gap.lost = true;
                 continue;
             }
@@ -211,6 +213,9 @@ impl Receiver {
             // One packet answers a MoldUDP64 request: what it leaves is asked for when it came.
             gap.asked_end = if mold { gap.first + 1 } else { end };
             again |= gap.attempts > 0;
+            if gap.attempts == 0 {
+                gap.progress_at = now;
+            }
             gap.asked_at = now;
             gap.due_at = now + self.requests.retry_ns(&self.options, gap.attempts);
             gap.attempts = gap.attempts.saturating_add(1);

@@ -9,7 +9,7 @@
 
 use std::net::SocketAddr;
 
-use gapless_shm::{Consumer, Flags, Mapped, Memory, PollError};
+use gapless_shm::{Consumer, LookBack, Mapped, Memory, PollError};
 use thiserror::Error;
 
 use super::control::{
@@ -19,6 +19,7 @@ use super::flow::{ReceiverView, Receivers};
 use super::history::{History, Sent};
 use super::mold::{self, BLOCK_HEADER_BYTES, HEADER_BYTES, Header, Session};
 use super::options::{OptionError, SenderOptions};
+use super::pack::{Odd, pack};
 use super::repair::{Budgets, Filled, Repairs, Shelf, Taken};
 use super::{GSO_SEGMENTS_MAX, PACKET_COST_BYTES, To, Transmit};
 
@@ -114,6 +115,9 @@ pub struct Sender<M: Memory = Mapped> {
     cost: u64,
     heartbeat_at: u64,
     heartbeat_interval_ns: u64,
+    /// Whether no more messages will come.
+    ending: bool,
+    /// When the end of the session was first sent.
     ended_at: Option<u64>,
     /// Whether the last turn was a repair's: then the next is the data's.
     repaired_last: bool,
@@ -153,6 +157,7 @@ impl<M: Memory> Sender<M> {
             cost: 0,
             heartbeat_at: now,
             heartbeat_interval_ns: options.heartbeat_first_ns,
+            ending: false,
             ended_at: None,
             repaired_last: false,
             counts: SenderCounts::default(),
@@ -205,8 +210,8 @@ impl<M: Memory> Sender<M> {
     /// Ends the session behind the last message of the ring: call it when no more will come, and
     /// go on polling until [`is_done`](Self::is_done).
     pub fn end(&mut self, now: u64) {
-        if self.ended_at.is_none() {
-            self.ended_at = Some(now);
+        if !self.ending {
+            self.ending = true;
             self.heartbeat_at = now;
             self.heartbeat_interval_ns = self.options.heartbeat_first_ns;
         }
@@ -284,7 +289,9 @@ impl<M: Memory> Sender<M> {
         now: u64,
     ) {
         let next = self.next_sequence();
-        if request.first >= next || request.first == 0 {
+        // Some clients count from 0; but a ring may do so, too.
+        let odd_zero = request.first == 0 && one_packet && self.consumer.oldest_sequence() > 0;
+        if request.first >= next || odd_zero {
             self.counts.requests_odd += 1;
             if !one_packet {
                 self.note(from, Note::Gone { first: request.first, span: request.span }, now);
@@ -326,7 +333,16 @@ impl<M: Memory> Sender<M> {
         {
             return Ok(Some(transmit));
         }
+        if now >= self.receivers.forget_at() {
+            self.forget_silent(now);
+        }
         if let Some(transmit) = self.data(now, buffer)? {
+            return Ok(Some(transmit));
+        }
+        // It was the data's turn, but there is none.
+        if self.has_answers()
+            && let Some(transmit) = self.answer(now, buffer)
+        {
             return Ok(Some(transmit));
         }
         if now >= self.heartbeat_at {
@@ -338,7 +354,7 @@ impl<M: Memory> Sender<M> {
     /// When [`poll_transmit`](Self::poll_transmit) has something to do although nothing came in,
     /// ns.
     pub fn timeout(&self) -> u64 {
-        self.heartbeat_at.min(self.receivers.timeout())
+        self.heartbeat_at.min(self.receivers.forget_at())
     }
 
     #[inline(always)]
@@ -386,7 +402,7 @@ impl<M: Memory> Sender<M> {
                     if done {
                         self.repairs.finish(now);
                     }
-                    if !one_packet {
+                    if !one_packet && self.repairs.allow(peer, CONTROL_MAX_BYTES, now) {
                         return Some(self.write_note(peer, Note::Gone { first, span }, buffer));
                     }
                 }
@@ -416,6 +432,9 @@ impl<M: Memory> Sender<M> {
     /// New messages, as many as there are and fit.
     #[inline]
     fn data(&mut self, now: u64, buffer: &mut [u8]) -> Result<Option<Transmit>, SenderError> {
+        if self.consumer.place().sequence() != self.next_sequence() && !self.settle()? {
+            return Ok(None);
+        }
         let room = self.receivers.limit().saturating_sub(self.cost);
         let mut burst = Burst { used: 0, packets: 0, segment: self.options.datagram_bytes };
         while burst.packets < GSO_SEGMENTS_MAX && burst.used + burst.segment <= buffer.len() {
@@ -459,10 +478,7 @@ impl<M: Memory> Sender<M> {
             }
         }
         if burst.packets == 0 {
-            if room == 0
-                && self.consumer.look_back(self.consumer.place(), &mut [])
-                    != gapless_shm::LookBack::NotYet
-            {
+            if room == 0 && self.has_unsent() {
                 self.counts.stalls += 1;
             }
             return Ok(None);
@@ -503,6 +519,10 @@ impl<M: Memory> Sender<M> {
         match odd {
             Odd::Lost => {
                 self.consumer.poll_while(usize::MAX, |message| message.flags.is_lost())?;
+                // As if a packet had left: nothing is kept behind what will never be sent.
+                let (place, cost) = (self.consumer.place(), self.cost);
+                self.history.push(Sent { place, cost });
+                self.let_go();
                 Ok(())
             }
             Odd::Fragment { sequence } => Err(SenderError::Fragment { sequence }),
@@ -513,10 +533,34 @@ impl<M: Memory> Sender<M> {
     }
 
     #[cold]
-    fn heartbeat(&mut self, now: u64, buffer: &mut [u8]) -> Option<Transmit> {
+    fn forget_silent(&mut self, now: u64) {
         self.receivers.forget_silent(now);
         self.confirmed = self.receivers.confirmed();
         self.let_go();
+    }
+
+    /// Whether messages wait in the ring.
+    fn has_unsent(&self) -> bool {
+        self.consumer.look_back(self.consumer.place(), &mut []) != LookBack::NotYet
+    }
+
+    /// Moves a consumer that was to start with a message of the future on to where the stream is.
+    /// True if it has come there.
+    #[cold]
+    fn settle(&mut self) -> Result<bool, SenderError> {
+        match self.consumer.poll_while(1, |_| false) {
+            Err(PollError::Lapped { .. }) | Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(self.consumer.place().sequence() == self.next_sequence())
+    }
+
+    #[cold]
+    fn heartbeat(&mut self, now: u64, buffer: &mut [u8]) -> Option<Transmit> {
+        // Flow control may hold the last messages back: the end stands behind them.
+        if self.ending && self.ended_at.is_none() && !self.has_unsent() {
+            self.ended_at = Some(now);
+        }
         if self.is_done(now) {
             self.heartbeat_at = u64::MAX;
             return None;
@@ -537,54 +581,4 @@ struct Burst {
     used: usize,
     packets: u64,
     segment: usize,
-}
-
-/// A record that does not go into a packet like any other.
-#[derive(Clone, Copy, Debug)]
-enum Odd {
-    Lost,
-    Fragment { sequence: u64 },
-    TooLong { sequence: u64, len: usize },
-}
-
-/// Moves messages into `packet` behind its header until one does not fit. Returns bytes used and
-/// messages.
-#[inline(always)]
-fn pack<M: Memory>(
-    consumer: &mut Consumer<M>,
-    packet: &mut [u8],
-    enveloped: bool,
-    odd: &mut Option<Odd>,
-) -> Result<(usize, u16), PollError> {
-    let mut used = HEADER_BYTES;
-    let mut count = 0;
-    let limit = usize::from(mold::COUNT_MAX);
-    consumer.poll_while(limit, |message| {
-        let len = message.payload.len();
-        if message.flags != Flags::WHOLE {
-            let sequence = message.sequence;
-            match message.flags.is_lost() {
-                true => *odd = Some(Odd::Lost),
-                false if !enveloped => *odd = Some(Odd::Fragment { sequence }),
-                false => {}
-            }
-            if odd.is_some() {
-                return false;
-            }
-        }
-        match mold::append(packet, used, message.payload) {
-            Some(end) => {
-                used = end;
-                count += 1;
-                true
-            }
-            None => {
-                if count == 0 {
-                    *odd = Some(Odd::TooLong { sequence: message.sequence, len });
-                }
-                false
-            }
-        }
-    })?;
-    Ok((used, count))
 }

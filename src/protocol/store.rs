@@ -93,12 +93,17 @@ impl Store {
         self.free(at);
     }
 
-    /// Forgets everything from `sequence` on.
-    pub(crate) fn truncate(&mut self, sequence: u64) {
-        while let Some(held) = self.held.back().copied().filter(|held| held.end > sequence) {
+    /// Forgets all blocks whose first message is `sequence` or behind it. Returns where the last of
+    /// those that stay end.
+    pub(crate) fn truncate(&mut self, sequence: u64) -> Option<u64> {
+        while let Some(held) = self.held.back().copied() {
+            if held.first < sequence {
+                return Some(held.end);
+            }
             self.held.pop_back();
             self.free(held.at);
         }
+        None
     }
 
     fn free(&mut self, at: u64) {
@@ -161,9 +166,10 @@ mod tests {
                     store.advance(front.map_or(0, |(first, _)| first + 10), 0);
                 }
                 _ => {
-                    let sequence = random.below(2000) * 10;
-                    store.truncate(sequence);
+                    let sequence = random.below(20_000);
+                    let end = store.truncate(sequence);
                     model.retain(|first, _| *first < sequence);
+                    assert_eq!(end, model.last_key_value().map(|(first, _)| first + 10));
                 }
             }
             assert_eq!(store.used_bytes(), model.values().map(Vec::len).sum::<usize>());

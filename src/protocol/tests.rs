@@ -311,3 +311,267 @@ fn flow_control_waits_for_the_slowest() {
     assert_eq!(pair.sender.next_sequence(), 1701);
     assert_eq!(pair.sender.receiver_counts(), (0, 1, 0));
 }
+
+/// A control packet as bytes.
+fn control(session: Session, body: control::Body<'_>) -> Vec<u8> {
+    let mut buffer = vec![0; control::CONTROL_MAX_BYTES];
+    let len = Control { session, body }.write(&mut buffer);
+    buffer.truncate(len);
+    buffer
+}
+
+fn request(first: u64, span: u32) -> Vec<u8> {
+    let request = control::Request { receiver: 1, first, span, bitmap: &[] };
+    control(SESSION, control::Body::Request(request))
+}
+
+#[test]
+fn a_request_past_the_end_gets_one_refusal() {
+    // It got one for each of the four billion messages.
+    let mut pair = pair();
+    for n in 1..=3 {
+        pair.publish(n);
+    }
+    pair.sent();
+    pair.sender.on_datagram(receiver_address(), &request(2, u32::MAX), 0);
+    let sent = pair.sent();
+    assert_eq!(sent.len(), 2);
+    assert_eq!(Packet::read(&sent[0].1).unwrap().messages().count(), 2);
+    let refusal = Control::read(&sent[1].1).unwrap().body;
+    let gone = control::Gone { first: 4, span: u32::MAX - 2, oldest: 1, next: 4 };
+    assert_eq!(refusal, control::Body::Gone(gone));
+}
+
+#[test]
+fn answers_go_on_when_there_is_no_data() {
+    // The turn that belonged to the data ended the poll, and the answer's rest had to wait for the
+    // next heartbeat.
+    let mut pair = pair();
+    for n in 1..=100 {
+        pair.publish(n);
+    }
+    pair.sent();
+    for _ in 0..5 {
+        pair.sender.on_datagram(receiver_address(), &request(1, 100), 0);
+        assert_eq!(pair.sent().len(), 1);
+    }
+}
+
+#[test]
+fn message_0_can_be_asked_for() {
+    // Zero was taken for a mistake, and all that was asked for together with it given up.
+    let join = Join::Sequence(0);
+    let mut pair =
+        Pair::new(SenderOptions::default(), ReceiverOptions { join, ..Default::default() });
+    for n in 1..=300 {
+        pair.publish(n);
+    }
+    pair.sent();
+    pair.run(50_000);
+    assert_eq!(pair.messages(), (1..=300).collect::<Vec<_>>());
+    assert_eq!(pair.seen[1], Seen::Lost(0, 1));
+}
+
+#[test]
+fn the_end_stands_behind_what_flow_control_holds_back() {
+    // It was told in front of it, and the sender was done before it had sent all.
+    let flow = Flow::Quorum(1);
+    let mut pair =
+        Pair::new(SenderOptions { flow, ..Default::default() }, ReceiverOptions::default());
+    pair.publish(1);
+    pair.sender.end(0);
+    let first = pair.sent();
+    assert_eq!(first.len(), 1);
+    assert_eq!(Header::read(&first[0].1).unwrap().count, mold::HEARTBEAT);
+    pair.now += 1_500_000_000;
+    pair.sent();
+    assert!(!pair.sender.is_done(pair.now));
+    pair.run(50_000_000);
+    assert_eq!(pair.seen.last(), Some(&Seen::Ended(2)));
+    assert_eq!(pair.messages(), [1]);
+    pair.now += 1_000_000_000;
+    assert!(pair.sender.is_done(pair.now));
+}
+
+#[test]
+fn the_silent_are_forgotten_in_time_whatever_the_heartbeats() {
+    // They were at heartbeats only, of which there are none while data flows; the timeout that the
+    // sender gave had passed, and a driver that slept until then would not have slept.
+    let options = SenderOptions { receiver_timeout_ns: 1_000_000, ..Default::default() };
+    let mut pair = Pair::new(options, ReceiverOptions::default());
+    pair.run(20_000);
+    assert_eq!(pair.sender.receiver_counts().0, 1);
+    for n in 1..=200 {
+        pair.now += 10_000;
+        pair.publish(n);
+        pair.sent();
+        assert!(pair.sender.timeout() > pair.now);
+    }
+    assert_eq!(pair.sender.receiver_counts(), (0, 1, 0));
+}
+
+#[test]
+fn a_stream_that_has_run_far_ahead_is_caught_up_with() {
+    // Every packet was too far ahead, for ever.
+    let options = ReceiverOptions { ahead_max_messages: 100, ..Default::default() };
+    let mut pair = Pair::new(SenderOptions::default(), options);
+    pair.run(5_000);
+    for n in 1..=900 {
+        pair.publish(n);
+    }
+    pair.sent(); // and lost
+    pair.run(30_000_000);
+    assert_eq!(pair.messages(), (1..=900).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_still_coming_is_not_given_up() {
+    // A gap that took longer to fill than the time to give up was given up half filled.
+    let options = ReceiverOptions {
+        give_up_ns: 200_000,
+        retry_ns: 50_000,
+        request_max_messages: 1,
+        report_ns: 0,
+        ..Default::default()
+    };
+    let mut pair = Pair::new(SenderOptions::default(), options);
+    pair.run(5_000);
+    for n in 1..=900 {
+        pair.publish(n);
+    }
+    pair.sent(); // and lost
+    let start = pair.now;
+    while pair.messages().len() < 900 && pair.now < start + 1_000_000_000 {
+        pair.sent(); // an answer that is lost
+        pair.now += 100_000;
+        pair.run(3_000);
+    }
+    assert!(pair.now > start + 5_000_000, "it should take longer than that");
+    assert_eq!(pair.messages(), (1..=900).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_handler_that_takes_nothing_for_long_loses_nothing() {
+    // What came and could not be kept counted as missing, and was given up.
+    let options =
+        ReceiverOptions { give_up_ns: 1_000_000, store_bytes: 4096, ..Default::default() };
+    let mut pair = Pair::new(SenderOptions::default(), options);
+    pair.run(5_000);
+    pair.room = 0;
+    for n in 1..=900 {
+        pair.publish(n);
+    }
+    pair.run(20_000_000);
+    pair.room = usize::MAX;
+    pair.run(20_000_000);
+    assert_eq!(pair.messages(), (1..=900).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_stream_that_ends_sooner_than_was_said_leaves_no_hole() {
+    // Blocks on both sides of the end were dropped, and nobody asked for their first half again.
+    let mut pair = pair();
+    pair.run(5_000);
+    for n in 1..=100 {
+        pair.publish(n);
+        if n == 10 {
+            pair.sent(); // and lost
+        }
+    }
+    let (to, packet) = pair.sent().remove(0);
+    pair.receive(to, &packet);
+    let far = Header { session: SESSION, sequence: 1 << 20, count: 0 };
+    pair.receive(To::Stream, &far.to_bytes());
+    // An answer from when the sender had sent the first half of that packet.
+    let gone = control::Gone { first: 200, span: 1, oldest: 1, next: 50 };
+    let gone = control(SESSION, control::Body::Gone(gone));
+    pair.receive(To::Peer(receiver_address()), &gone);
+    assert_eq!(pair.receiver.newest_sequence(), 101);
+    pair.run(50_000);
+    assert_eq!(pair.messages(), (1..=100).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_session_that_was_only_silent_goes_on_where_it_was() {
+    // One stray packet during a silence, and the stream was never taken up again.
+    let mut pair = pair();
+    pair.run(5_000);
+    pair.publish(1);
+    pair.run(5_000);
+    pair.now += 3_000_000_000;
+    let stray = Header { session: Session(*b"STRAY     "), sequence: 7, count: 0 }.to_bytes();
+    let stranger = SocketAddr::from(([10, 0, 0, 9], 9));
+    let seen = &mut pair.seen;
+    let mut handler = |event: Event<'_>| {
+        if let Event::Joined { session, next } = event {
+            seen.push(Seen::Joined(session, next));
+        }
+        true
+    };
+    pair.receiver.on_datagram(0, stranger, &stray, pair.now, &mut handler);
+    // A session that follows is asked where it begins; while nobody says so, it gives way.
+    pair.now += 3_000_000_000;
+    pair.publish(2);
+    pair.run(50_000);
+    assert_eq!(pair.messages(), [1, 2]);
+    assert_eq!(pair.seen.last(), Some(&Seen::Message(2, 2_u64.to_be_bytes().to_vec())));
+    assert!(pair.seen.contains(&Seen::Joined(SESSION, 2)), "{:?}", pair.seen);
+}
+
+#[test]
+fn strangers_neither_answer_nor_take_the_stream_over() {
+    let mut pair = pair();
+    pair.run(5_000);
+    let mut forged = Header { session: SESSION, sequence: 1, count: 1 }.to_bytes().to_vec();
+    forged.extend(b"\0\x03bad");
+    let stranger = SocketAddr::from(([10, 0, 0, 9], 4000));
+    let mut handler = |event: Event<'_>| panic!("{event:?}");
+    pair.receiver.on_answer(stranger, &forged, pair.now, &mut handler);
+    pair.receiver.on_datagram(0, stranger, &forged, pair.now, &mut handler);
+    let counts = pair.receiver.counts();
+    assert_eq!((counts.foreign, counts.conflicts, counts.moves), (1, 1, 0));
+    pair.publish(1);
+    pair.run(5_000);
+    assert_eq!(pair.messages(), [1]);
+}
+
+#[test]
+fn a_window_for_nothing_is_refused() {
+    // A report was always due: polling never ended.
+    let options = ReceiverOptions { window_bytes: 0, ..Default::default() };
+    assert!(Receiver::new(options).is_err_and(|error| error.option == "window_bytes"));
+}
+
+#[test]
+fn a_sender_that_starts_in_the_future_numbers_its_messages_right() {
+    let (mut producer, ring) = RingOptions::new().capacity_bytes(1 << 16).heap().unwrap();
+    let consumer = ring.subscribe("sender", Start::Sequence(5)).unwrap();
+    let mut pair = pair();
+    pair.sender = Sender::new(SenderOptions::default(), SESSION, consumer, 0).unwrap();
+    for n in 1..=6_u64 {
+        producer.try_publish(&n.to_be_bytes()).unwrap();
+    }
+    pair.run(5_000);
+    assert_eq!(pair.messages(), [5, 6]);
+}
+
+#[test]
+fn the_last_of_a_packet_is_held_when_its_first_is_overwritten() {
+    let mut pair = pair();
+    for n in 1..=140 {
+        pair.publish(n); // one packet
+    }
+    pair.sent();
+    let mut next = 141;
+    while pair.sender.consumer().find(1).is_some() || pair.sender.consumer().find(100).is_none() {
+        pair.publish(next);
+        pair.sent();
+        next += 1;
+        assert!(next < 2000);
+    }
+    let held = pair.sender.consumer().find(140).is_some();
+    pair.sender.on_datagram(receiver_address(), &request(140, 1), pair.now);
+    let answer = pair.sent().remove(0).1;
+    assert_eq!(held, Packet::read(&answer).is_ok_and(|packet| packet.messages().count() == 1));
+    assert!(held);
+}
