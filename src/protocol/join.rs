@@ -29,6 +29,8 @@ pub(super) struct Past {
     pub(super) resume_at: Option<u64>,
 }
 
+/// Sessions remembered that were received before.
+pub(super) const PAST_SESSIONS: usize = 8;
 /// Questions without an answer before a receiver starts with what it sees.
 const TRIES_MAX: u32 = 10;
 /// A second source may speak up when the first has been silent for so long, ns.
@@ -215,6 +217,61 @@ impl Receiver {
             }
         }
         self.reach(next, now);
+    }
+
+    /// Starts to receive a session.
+    pub(super) fn begin(
+        &mut self,
+        session: Session,
+        next: u64,
+        handler: &mut impl FnMut(Event<'_>) -> bool,
+    ) {
+        (self.next, self.newest) = (next, next);
+        self.session = Some(session);
+        self.joining = None;
+        self.gaps.clear();
+        self.store.clear();
+        self.arbiter.restart();
+        (self.ends_at, self.end_told) = (None, false);
+        self.requests.restart();
+        self.counts.sessions += 1;
+        handler(Event::Joined { session, next });
+    }
+
+    /// Gives up what is missing and hands over what is held. False if `handler` refused. If the
+    /// session is not over, it may be taken up again.
+    pub(super) fn finish_session(
+        &mut self,
+        over: bool,
+        handler: &mut impl FnMut(Event<'_>) -> bool,
+    ) -> bool {
+        for gap in self.gaps.scan() {
+            gap.lost = true;
+        }
+        self.drain(handler);
+        if self.next != self.newest {
+            return false;
+        }
+        let session = self.session.take();
+        // One that was not joined yet has no place to go on from: it would be joined anew.
+        if let Some(session) = session.filter(|_| self.joining.take().is_none()) {
+            if self.past.len() == PAST_SESSIONS {
+                self.past.pop_front();
+            }
+            let resume_at = Some(self.next).filter(|_| !over && !self.end_told);
+            self.past.push_back(Past { session, resume_at });
+        }
+        (self.ends_at, self.end_told) = (None, false);
+        true
+    }
+
+    /// The stream turns out to end at `sequence`: forgets what was said to be behind that.
+    pub(super) fn truncate(&mut self, sequence: u64) {
+        let kept = self.store.truncate(sequence);
+        let end = sequence.max(self.next).max(kept.unwrap_or(0));
+        self.gaps.truncate(end);
+        self.newest = end;
+        self.ends_at = self.ends_at.filter(|at| *at <= end);
     }
 
     /// A server does not have what it was asked for.

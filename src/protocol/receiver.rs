@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 
 use super::arbiter::{Arbiter, LineCounts};
 use super::gap::Gaps;
-use super::join::{Joining, Past};
+use super::join::{Joining, PAST_SESSIONS, Past};
 use super::mold::{BLOCK_HEADER_BYTES, END_OF_SESSION, Header, Messages, Packet, Session};
 use super::options::{OptionError, ReceiverOptions};
 use super::request::Requests;
@@ -96,8 +96,6 @@ pub struct ReceiverCounts {
 
 /// Repair times kept until they are taken.
 const REPAIRS_MAX: usize = 256;
-/// Sessions remembered that were received before.
-const PAST_SESSIONS: usize = 8;
 
 /// The receiving side of one stream.
 pub struct Receiver {
@@ -116,8 +114,8 @@ pub struct Receiver {
     /// Where each line's packets come from.
     pub(super) sources: Box<[Option<SocketAddr>]>,
     pub(super) heard_at: u64,
-    ends_at: Option<u64>,
-    end_told: bool,
+    pub(super) ends_at: Option<u64>,
+    pub(super) end_told: bool,
     pub(super) requests: Requests,
     pub(super) counts: ReceiverCounts,
     repairs: VecDeque<u64>,
@@ -549,61 +547,6 @@ impl Receiver {
             }
         }
         self.gaps.set_due_at(first_due);
-    }
-
-    /// Starts to receive a session.
-    pub(super) fn begin(
-        &mut self,
-        session: Session,
-        next: u64,
-        handler: &mut impl FnMut(Event<'_>) -> bool,
-    ) {
-        (self.next, self.newest) = (next, next);
-        self.session = Some(session);
-        self.joining = None;
-        self.gaps.clear();
-        self.store.clear();
-        self.arbiter.restart();
-        (self.ends_at, self.end_told) = (None, false);
-        self.requests.restart();
-        self.counts.sessions += 1;
-        handler(Event::Joined { session, next });
-    }
-
-    /// Gives up what is missing and hands over what is held. False if `handler` refused. If the
-    /// session is not over, it may be taken up again.
-    pub(super) fn finish_session(
-        &mut self,
-        over: bool,
-        handler: &mut impl FnMut(Event<'_>) -> bool,
-    ) -> bool {
-        for gap in self.gaps.scan() {
-            gap.lost = true;
-        }
-        self.drain(handler);
-        if self.next != self.newest {
-            return false;
-        }
-        let session = self.session.take();
-        // One that was not joined yet has no place to go on from: it would be joined anew.
-        if let Some(session) = session.filter(|_| self.joining.take().is_none()) {
-            if self.past.len() == PAST_SESSIONS {
-                self.past.pop_front();
-            }
-            let resume_at = Some(self.next).filter(|_| !over && !self.end_told);
-            self.past.push_back(Past { session, resume_at });
-        }
-        (self.ends_at, self.end_told) = (None, false);
-        true
-    }
-
-    /// The stream turns out to end at `sequence`: forgets what was said to be behind that.
-    pub(super) fn truncate(&mut self, sequence: u64) {
-        let kept = self.store.truncate(sequence);
-        let end = sequence.max(self.next).max(kept.unwrap_or(0));
-        self.gaps.truncate(end);
-        self.newest = end;
-        self.ends_at = self.ends_at.filter(|at| *at <= end);
     }
 }
 
