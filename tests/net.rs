@@ -238,7 +238,7 @@ fn shifting_gears_neither_loses_nor_merges() {
                 };
                 network.receive(SocketSet::of(0), 64, check).unwrap();
             }
-            for _ in 0..round * 20 {
+            for _ in 0..[0, 10, 500, 5_000][round as usize % 4] {
                 assert_eq!(network.receive(SocketSet::of(0), 64, |_| ()).unwrap(), 0);
             }
         }
@@ -275,11 +275,14 @@ fn kernel_drops_are_counted() {
         for _ in 0..200 {
             network.send(1, None, &[Run::one(&[7; 1_000])]).unwrap();
         }
-        let seen = drain(&mut network) as u64;
+        let (mut seen, started) = (0, Instant::now());
+        while seen + network.statistics(0).kernel_drops < 200 {
+            assert!(started.elapsed() < PATIENCE, "{seen} came, {:?}", network.statistics(0));
+            seen += drain(&mut network) as u64;
+        }
         let receiver = network.statistics(0);
         assert!(receiver.kernel_drops > 0);
-        assert_eq!(seen + receiver.kernel_drops, 200);
-        assert_eq!(receiver.datagrams_in, seen);
+        assert_eq!((seen + receiver.kernel_drops, receiver.datagrams_in), (200, seen));
     });
 }
 
@@ -289,7 +292,10 @@ fn kernel_drops_are_counted() {
 fn nobody_there_is_not_an_error() {
     for_all(|backend, family| {
         let mut network = Network::open(backend).unwrap();
-        let vacant = std::net::UdpSocket::bind(at(family)).unwrap().local_addr().unwrap();
+        // A port that is held, by a socket that takes datagrams from elsewhere only.
+        let late = std::net::UdpSocket::bind(at(family)).unwrap();
+        let vacant = late.local_addr().unwrap();
+        late.connect(SocketAddr::new(vacant.ip(), 9)).unwrap();
         network.add(&SocketOptions::new(at(family))).unwrap();
         network.add(&SocketOptions::new(at(family)).connect(vacant)).unwrap();
         for _ in 0..50 {
@@ -300,7 +306,7 @@ fn nobody_there_is_not_an_error() {
         let counted = network.statistics(1);
         assert!(counted.unreachable > 0);
         assert_eq!(counted.datagrams_out + counted.send_failures, 150);
-        let late = std::net::UdpSocket::bind(vacant).unwrap();
+        late.connect(network.local_address(1)).unwrap();
         late.set_read_timeout(Some(PATIENCE)).unwrap();
         network.send(1, None, &[Run::one(b"welcome")]).unwrap();
         let mut room = [0; 16];
@@ -477,8 +483,8 @@ fn each_mistake_has_its_own_error() {
             assert!(matches!(error, NetError::FamilyMismatch { what: named, .. } if named == what));
         }
 
-        let taken = std::net::UdpSocket::bind(V4).unwrap().local_addr().unwrap();
-        let _holder = std::net::UdpSocket::bind(taken).unwrap();
+        let holder = std::net::UdpSocket::bind(V4).unwrap();
+        let taken = holder.local_addr().unwrap();
         let error = refuse(&mut network, SocketOptions::new(taken));
         assert!(matches!(error, NetError::PortInUse { address } if address == taken));
 
@@ -650,17 +656,21 @@ fn io_uring_looks_at_many_sockets_in_one_call() {
         let to = network.local_address(socket);
         assert_eq!(sender.send_to(&[socket as u8; 3], to).unwrap(), 3);
     }
-    let mut seen = Vec::new();
-    let take = |d: Datagram<'_>| {
-        assert_eq!(d.source, sender.local_addr().unwrap());
-        seen.push((d.socket, d.bytes.to_vec()));
-    };
-    // Loopback delivers within the sender's call: all of them are there.
-    assert_eq!(network.receive(SocketSet::all(), 64, take).unwrap(), 8);
+    let (mut seen, mut receives) = (Vec::new(), 0);
+    while seen.len() < 8 {
+        network.wait(PATIENCE).unwrap();
+        receives += 1;
+        let take = |d: Datagram<'_>| {
+            assert_eq!(d.source, sender.local_addr().unwrap());
+            seen.push((d.socket, d.bytes.to_vec()));
+        };
+        network.receive(SocketSet::all(), 64, take).unwrap();
+    }
+    seen.sort();
     let expected: Vec<_> = (0..8).map(|socket| (socket, vec![socket as u8; 3])).collect();
     assert_eq!(seen, expected);
     let calls: u64 = (0..8).map(|socket| network.statistics(socket).system_calls).sum();
-    assert_eq!(calls, 1);
+    assert_eq!(calls, receives);
 }
 
 /// Sockets that are always busy do not keep others from being looked at.

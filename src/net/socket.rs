@@ -83,7 +83,7 @@ impl SocketNetwork {
             match result {
                 Ok((len, source)) => {
                     got += hand_over(member, socket, source, &room[..len], 0, handler);
-                    let shifted = gears.found(member, &mut self.notes);
+                    let shifted = gears.found(1, 1, member, &mut self.notes);
                     if shifted || got >= limit || !gears.is_greedy() {
                         return Ok(got);
                     }
@@ -132,12 +132,13 @@ impl SocketNetwork {
                     continue;
                 }
             };
+            let before = got;
             for (arrival, chunk) in arrivals[..count].iter().zip(self.slab.chunks(MESSAGE_BYTES)) {
                 let bytes = &chunk[..arrival.len.min(MESSAGE_BYTES)];
                 let source = arrival.source.address_or_none();
                 got += hand_over(member, socket, source, bytes, arrival.segment_bytes, handler);
             }
-            self.gears[socket].found(member, &mut self.notes);
+            self.gears[socket].found(count, got - before, member, &mut self.notes);
             if count < wanted {
                 break;
             }

@@ -116,7 +116,7 @@ impl UringNetwork {
         }
         let gears = &mut self.gears[socket];
         if found > 0 {
-            gears.found(member, &mut self.notes);
+            gears.found(found, got, member, &mut self.notes);
         } else {
             gears.empty(member, &mut self.notes);
         }
