@@ -698,6 +698,24 @@ fn no_socket_starves() {
     }
 }
 
+/// A port is free as soon as the network that had it is gone, used or not.
+#[test]
+fn a_dropped_network_gives_its_ports_back() {
+    for_all(|backend, family| {
+        // Below what the kernel gives to those who let it choose: nobody else takes it meanwhile.
+        let mut port = at(family);
+        let free = |port: &u16| std::net::UdpSocket::bind((at(family).ip(), *port)).is_ok();
+        let first = 20_000 + (std::process::id() % 10_000) as u16;
+        port.set_port((first..32_000).find(free).unwrap());
+        for _ in 0..100 {
+            let mut network = Network::open(backend).unwrap();
+            let socket = network.add(&SocketOptions::new(port)).unwrap();
+            network.send(socket, Some(port), &[Run::one(b"to myself")]).unwrap();
+            assert_eq!(collect(&mut network, 1)[0].0, port);
+        }
+    });
+}
+
 /// A network may be made, used and dropped in different threads.
 #[test]
 fn a_network_moves_between_threads() {

@@ -173,15 +173,19 @@ impl Member {
         if errno.is_loss() {
             return Verdict::Lost;
         }
-        let destination = to.and_then(RawAddress::address).or(self.peer);
+        let named = to.and_then(RawAddress::address);
         Verdict::Error(match errno.0 {
-            libc::EMSGSIZE => {
-                NetError::TooLarge { bytes, mtu: destination.and_then(open::path_mtu) }
+            libc::EMSGSIZE => NetError::TooLarge {
+                bytes,
+                mtu: match named {
+                    Some(to) => open::path_mtu(to),
+                    None => open::own_mtu(&self.descriptor, self.local.is_ipv6()),
+                },
+            },
+            errno => {
+                let to = named.or(self.peer).map_or("nowhere".into(), |to| to.to_string());
+                NetError::refused(format!("send {bytes} bytes from {} to {to}", self.local), errno)
             }
-            errno => NetError::refused(
-                format!("send {bytes} bytes to {destination:?} from {}", self.local),
-                errno,
-            ),
         })
     }
 

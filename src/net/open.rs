@@ -251,15 +251,20 @@ impl Setting<'_> {
     }
 }
 
-/// The largest packet of the path to `to`, in bytes, headers included, if the kernel knows. Asks a
-/// socket of its own, because only a connected one is told.
+/// The largest packet, headers included, that the path of a connected socket can carry, in bytes,
+/// if the kernel knows.
+pub(super) fn own_mtu(descriptor: &Descriptor, v6: bool) -> Option<usize> {
+    let (level, name) =
+        if v6 { (libc::IPPROTO_IPV6, libc::IPV6_MTU) } else { (libc::IPPROTO_IP, libc::IP_MTU) };
+    usize::try_from(descriptor.get_int(level, name).ok()?).ok()
+}
+
+/// The same for the path to `to`, as the kernel's routes have it.
 pub(super) fn path_mtu(to: SocketAddr) -> Option<usize> {
     let v6 = to.is_ipv6();
     let probe = Descriptor::udp(if v6 { libc::AF_INET6 } else { libc::AF_INET }).ok()?;
     probe.connect(&RawAddress::of(to)).ok()?;
-    let (level, name) =
-        if v6 { (libc::IPPROTO_IPV6, libc::IPV6_MTU) } else { (libc::IPPROTO_IP, libc::IP_MTU) };
-    usize::try_from(probe.get_int(level, name).ok()?).ok()
+    own_mtu(&probe, v6)
 }
 
 /// Packets that the kernel dropped at a socket: field 8 (`SK_MEMINFO_DROPS`) of `SO_MEMINFO`.

@@ -268,14 +268,30 @@ impl Ring {
     /// Throws away a ring whose queue holds requests that the kernel would not take.
     #[cold]
     fn restart(&mut self, error: io::Error) -> Errno {
+        self.release();
         self.queues = queues(&self.files).ok();
         errno(error)
+    }
+
+    /// Gives up the ring. The kernel takes rings apart in its own time; sockets that one still knew
+    /// would keep their ports until then.
+    fn release(&mut self) {
+        if let Some(queues) = self.queues.take() {
+            let known = queues.submitter().unregister_files();
+            debug_assert!(known.is_ok(), "{known:?}");
+        }
     }
 
     #[inline]
     fn result(&self, i: usize) -> Result<usize, Errno> {
         let result = self.slots[i].result;
         usize::try_from(result).map_err(|_| Errno(-result))
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.release();
     }
 }
 
