@@ -101,8 +101,10 @@ impl Arbiter {
                 }
                 self.sample = None;
             }
-            // Lost on the other lines, or they are dead: take another one.
-            Some(sample) if first < sample.sequence.saturating_add(10_000) => {}
+            // Another line has gone past it, or all others are dead: take another one.
+            Some(sample)
+                if (sample.line == line || first <= sample.sequence)
+                    && first < sample.sequence.saturating_add(10_000) => {}
             _ if new => self.sample = Some(Sample { sequence: first, line, at: now }),
             _ => {}
         }
@@ -152,5 +154,10 @@ mod tests {
         let counts = arbiter.counts(1).unwrap();
         assert_eq!((counts.late_samples, counts.late_ns, counts.late_max_ns), (2, 300, 250));
         assert_eq!(arbiter.counts(0).unwrap().late_samples, 0);
+        // What the other line has lost is not waited for.
+        arbiter.measure(0, 3, 4, true, 500);
+        arbiter.measure(1, 4, 5, true, 550);
+        arbiter.measure(0, 4, 5, false, 600);
+        assert_eq!(arbiter.counts(0).unwrap().late_samples, 1);
     }
 }

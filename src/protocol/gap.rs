@@ -117,7 +117,7 @@ impl Gaps {
             (true, false) => {
                 let left = &mut self.list[index];
                 *left = Gap { first: end, ..gap };
-                if left.asked_end <= end {
+                if left.attempts > 0 && left.asked_end <= end {
                     // What comes next was not asked for yet.
                     (left.attempts, left.due_at) = (0, now);
                     self.due_at = self.due_at.min(now);
@@ -211,6 +211,7 @@ mod tests {
         assert_eq!(ranges(&gaps), [(16, 18), (30, 31)]);
         assert!(gaps.fill(20, 25, 2).is_none(), "no gap there");
         assert!(gaps.fill(30, 31, 2).is_some_and(|(_, closed)| closed));
+        assert_eq!(gaps.list[0].due_at, 5, "nothing was asked for yet: it still has its time");
         gaps.change(17, 40, |gap| gap.lost = true);
         assert_eq!(ranges(&gaps), [(16, 17), (17, 18)]);
         assert!(!gaps.list[0].lost && gaps.list[1].lost);

@@ -298,19 +298,19 @@ impl Receiver {
             return;
         }
         let first = packet.header.sequence;
-        let known = if first <= self.next && self.newest == self.next {
+        let (known, absent) = if first <= self.next && self.newest == self.next {
             let known = u64::from(messages.left()).min(self.next - first);
             pass_over(&mut messages, known);
             let count = messages.left().into();
             self.newest = self.hand_over(&mut messages, count, handler);
-            self.counts.malformed += u64::from(messages.left() > 0);
-            known
+            (known, messages.left())
         } else {
             self.fit_in(messages, now, handler)
         };
+        self.counts.malformed += u64::from(absent > 0);
         self.counts.duplicates += known;
         if let Some(line) = line {
-            let count = u64::from(packet.header.count);
+            let count = u64::from(packet.header.count - absent);
             self.arbiter.on_messages(line, count.saturating_sub(known), known);
             if self.options.lines > 1 {
                 let new = self.counts.messages > before;
@@ -327,19 +327,19 @@ impl Receiver {
         }
     }
 
-    /// A packet that does not simply come next. Returns how many of its messages were known.
+    /// A packet that does not simply come next. Returns how many of its messages were known, and
+    /// how many it lacks.
     fn fit_in(
         &mut self,
         mut messages: Messages<'_>,
         now: u64,
         handler: &mut impl FnMut(Event<'_>) -> bool,
-    ) -> u64 {
+    ) -> (u64, u16) {
         let first = messages.sequence();
-        let whole = messages.clone().count() as u64;
-        let end = first + whole;
-        self.counts.malformed += u64::from(whole < messages.left().into());
+        let whole = messages.clone().count() as u16;
+        let (end, absent) = (first + u64::from(whole), messages.left() - whole);
         if whole == 0 || !self.reach(first, now) {
-            return 0;
+            return (0, absent);
         }
         let (mut known, mut at) = (0, first);
         while at < end {
@@ -356,7 +356,7 @@ impl Receiver {
             at = run_end;
         }
         self.drain(handler);
-        known
+        (known, absent)
     }
 
     /// The stream is known to reach up to `sequence`: opens a gap if there is one. False if that is
