@@ -15,6 +15,8 @@ use crate::protocol::{
     Event, LineCounts, PACKET_COST_BYTES, Receiver, ReceiverCounts, Session, To, Transmit,
 };
 
+/// Datagrams taken from the lines in one poll, about: then requests and reports may leave.
+const DATAGRAMS_MAX: usize = 128;
 /// Answers are looked for in every so many polls while none are expected. A look is a system call
 /// of about 0.2 µs.
 const LOOK_EVERY: u32 = 64;
@@ -62,7 +64,7 @@ impl Inlet<Network> {
     /// # Errors
     /// [`WireError`] says what the network refused, or which option is out of its range.
     pub fn open(address: &UdpAddress) -> Result<Self, WireError> {
-        Self::open_over(Network::open(address.backend)?, address)
+        Self::open_over(Network::prefer(address.backend), address)
     }
 }
 
@@ -119,6 +121,7 @@ impl<D: Datagrams> Inlet<D> {
         let mut taken = 0;
         if !self.receiver.is_refused() {
             let receiver = &mut self.receiver;
+            let limit = limit.min(DATAGRAMS_MAX);
             taken = self.network.receive(self.lines, limit, |datagram| {
                 let (line, source) = (datagram.socket, datagram.source);
                 receiver.on_datagram(line, source, datagram.bytes, now, &mut handler);
@@ -146,7 +149,8 @@ impl<D: Datagrams> Inlet<D> {
         handler: &mut impl FnMut(Event<'_>) -> bool,
     ) -> Result<usize, WireError> {
         let (receiver, lines) = (&mut self.receiver, self.lines);
-        let taken = self.network.receive(SocketSet::of(self.answers), limit, |datagram| {
+        let (answers, limit) = (SocketSet::of(self.answers), limit.min(DATAGRAMS_MAX));
+        let taken = self.network.receive(answers, limit, |datagram| {
             if lines.contains(datagram.socket) {
                 let (line, source) = (datagram.socket, datagram.source);
                 receiver.on_datagram(line, source, datagram.bytes, now, handler);

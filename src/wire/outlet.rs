@@ -69,7 +69,7 @@ impl SenderAgent<Network> {
     /// # Errors
     /// [`WireError`] says what the network refused, or which option is out of its range.
     pub fn open(address: &UdpAddress, ring: Consumer) -> Result<Self, WireError> {
-        Self::open_over(Network::open(address.backend)?, address, ring)
+        Self::open_over(Network::prefer(address.backend), address, ring)
     }
 
     /// Opens the sockets of an address, to send what is in the ring that its `ring` option names.

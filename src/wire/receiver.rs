@@ -43,7 +43,7 @@ impl ReceiverAgent<Network> {
     /// # Errors
     /// [`WireError`] says what the network or the ring refused.
     pub fn open(from: &UdpAddress, to: &ShmAddress) -> Result<Self, WireError> {
-        Self::open_over(Network::open(from.backend)?, from, to)
+        Self::open_over(Network::prefer(from.backend), from, to)
     }
 }
 
