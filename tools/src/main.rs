@@ -5,6 +5,7 @@
 
 mod demo;
 mod digest;
+mod enveloped;
 mod exit;
 mod inspect;
 mod latency;
@@ -15,6 +16,7 @@ mod publish;
 mod range;
 mod records;
 mod remove;
+mod sending;
 mod stat;
 mod stop;
 mod subscribe;
@@ -29,19 +31,30 @@ use clap::{Parser, Subcommand};
 use exit::Outcome;
 
 const LONG_ABOUT: &str = "\
-Messaging between the processes of one host: every consumer sees the same messages, in the same \
-order, without a gap.
+Messaging between the processes of one host, and between hosts: every consumer sees the same \
+messages, in the same order, without a gap.
 
 A stream is one ordered sequence of messages written by one publisher and read by any number of \
-subscribers. It lives in a ring in shared memory, which its ADDRESS names:
+subscribers. Its ADDRESS says where it lives:
 
   shm:NAME                          a ring in /dev/shm/gapless (or $GAPLESS_DIR)
   shm:NAME?capacity=64M&mode=lossy  with options, KEY=VALUE joined by &
+  udp:239.1.2.3:9000?iface=eth0     datagrams to a multicast group
+  udp:10.0.0.7:9000                 datagrams to a host: the receiver's own address
 
-Options of the publisher: capacity, align, max, slots, mode (lossless, lossy), parkable, evictable,
-first, filemode. Of the subscriber: from (oldest, now, a sequence number), name, observe, wait
-(spin, yield, park). Of both: dir, prefault, lock, huge. Each side ignores the other's, so both may
-use one string.";
+Options of a ring's publisher: capacity, align, max, slots, mode (lossless, lossy), parkable,
+evictable, first, filemode. Of its subscriber: from (oldest, now, a sequence number), name, observe,
+wait (spin, yield, park). Of both: dir, prefault, lock, huge.
+
+Options of datagrams, where they go: iface, b and ifaceb (line B: the same again), also, bind, ttl,
+loop, source. How they are sent: datagram (largest, bytes), flow (none, slowest, or how many
+receivers must keep up), heartbeat, linger, ring (a ring that local subscribers may read too),
+anysession. How they are received: from, name, request (whom to ask for what is lost), repair
+(gapless, mold), session, reorder, skew, backoff, retry, giveup, store. Of both: stats (a page that
+`gapless stat` shows), envelope, backend (auto, socket, uring), rcvbuf, sndbuf, dscp, busypoll,
+coalesce, and those of a ring.
+
+Each side ignores the other's options, so both may use one string.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,13 +63,19 @@ Examples:
   gapless sub shm:greetings                      and out again
   gapless pub shm:load --generate --rate 100000  a load to play with
   gapless pong shm:echo & gapless ping shm:echo  the round trip between two processes
+  gapless pub udp:239.1.2.3:9000                 lines to a multicast group
+  gapless sub udp:239.1.2.3:9000                 and out again, on any host
   gapless ls                                     which streams there are
   gapless inspect load --follow                  who reads it, and who is behind
   gapless stat                                   what senders and receivers count, live
   gapless rm greetings                           away with it";
 
 #[derive(Parser)]
-#[command(name = "gapless", version, about = "Low-latency messaging over shared memory")]
+#[command(
+    name = "gapless",
+    version,
+    about = "Low-latency messaging over shared memory and multicast"
+)]
 #[command(long_about = LONG_ABOUT, after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
 #[command(subcommand_required = true, arg_required_else_help = true, max_term_width = 100)]
 struct Cli {

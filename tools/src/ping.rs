@@ -1,7 +1,7 @@
 //! `gapless ping` and `gapless pong`: the round trip between two processes over two rings,
-//! `NAME.ping` there and `NAME.pong` back.
+//! `NAME.ping` there and `NAME.pong` back, or over datagrams there and back.
 //!
-//! Each side creates its ring and joins the other's at its newest message, so neither order of
+//! Each side creates its stream and joins the other's at its newest message, so neither order of
 //! start nor what an earlier run left behind matters: ping greets until pong answers, and both know
 //! this run's messages by its number.
 
@@ -9,11 +9,11 @@ use std::io::{self, Write};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
-use gapless::shm::{Consumer, ProducerStatus, RingError, Start};
-use gapless::{Address, Publisher, ShmAddress, TscClock, Waiter, pin_current_thread};
+use anyhow::{Result, bail};
+use gapless::shm::{ProducerStatus, RingError};
+use gapless::{Address, Error, PollError, Publisher, Subscriber, TscClock, pin_current_thread};
 
-use crate::exit::Outcome;
+use crate::exit::{Outcome, Usage};
 use crate::latency::{self, Recorder};
 use crate::progress;
 use crate::stop::Stop;
@@ -31,24 +31,32 @@ const ATTACH_INTERVAL: Duration = Duration::from_millis(2);
 const STATUS_INTERVAL: Duration = Duration::from_millis(1);
 /// Messages of one poll.
 const POLL_LIMIT: usize = 64;
+/// Options of a `udp:` address that cannot serve both directions.
+const ONE_WAY_OPTIONS: [&str; 7] = ["b", "ifaceb", "also", "bind", "ring", "stats", "session"];
 
 /// Measure the round trip to a `gapless pong`
 ///
 /// Sends a message, waits for its echo, sends the next. Uses the rings NAME.ping and NAME.pong of
-/// the ADDRESS's name; pong may be started before or after. Options in the address apply to both
-/// rings: with fewer than two free cores use `wait=yield`.
+/// the ADDRESS's name; of datagrams, ADDRESS and, for the way back, the next port of the same group
+/// or host, or whatever --back says. Pong may be started before or after. Options in the address
+/// apply to both ways: with fewer than two free cores use `wait=yield`.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
   gapless pong shm:echo --core 1 & gapless ping shm:echo --core 0
   gapless ping shm:echo --size 1024 --count 1000000
   gapless ping shm:echo --rate 1000 --json
+  gapless ping udp:239.1.2.3:9000?iface=eth0           there on port 9000, back on 9001
+  gapless ping udp:10.0.0.2:9000 --back udp:10.0.0.1:9000    each to the other's own address
 
 With --rate or --interval-us each round trip counts from the time its message was due, so that one
 slow answer does not hide those that it made late.")]
 pub(crate) struct PingArgs {
-    /// The pair of streams, as shm:NAME
+    /// The pair of streams, as shm:NAME or udp:239.1.2.3:9000
     address: Address,
+    /// Where echoes go, if not where ADDRESS implies; the same for ping and pong
+    #[arg(long, value_name = "ADDRESS")]
+    back: Option<Address>,
     /// Round trips to measure
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
@@ -80,10 +88,14 @@ pub(crate) struct PingArgs {
 #[command(after_long_help = "\
 Examples:
   gapless pong shm:echo
-  gapless pong 'shm:echo?wait=yield' --core 1 --forever")]
+  gapless pong 'shm:echo?wait=yield' --core 1 --forever
+  gapless pong udp:10.0.0.2:9000 --back udp:10.0.0.1:9000    the same two as ping's")]
 pub(crate) struct PongArgs {
-    /// The pair of streams, as shm:NAME
+    /// The pair of streams, as shm:NAME or udp:239.1.2.3:9000
     address: Address,
+    /// Where echoes go, if not where ADDRESS implies; the same for ping and pong
+    #[arg(long, value_name = "ADDRESS")]
+    back: Option<Address>,
     /// Pin to this core
     #[arg(long, value_name = "CORE")]
     core: Option<usize>,
@@ -92,40 +104,28 @@ pub(crate) struct PongArgs {
     forever: bool,
 }
 
-/// Our ring to write, the other's to read.
+/// Our stream to write, the other's to read.
 struct Link {
     publisher: Publisher,
-    consumer: Consumer,
-    waiter: Waiter,
+    subscriber: Subscriber,
 }
 
 impl Link {
     /// `None` if asked to stop before the other side came.
-    fn open(
-        address: &Address,
-        core: Option<usize>,
-        ours: &str,
-        theirs: &str,
-        stop: &Stop,
-    ) -> anyhow::Result<Option<Self>> {
+    fn open(core: Option<usize>, ours: &str, theirs: &str, stop: &Stop) -> Result<Option<Self>> {
         if let Some(core) = core {
             pin_current_thread(core)?;
         }
-        let Address::Shm(shm) = address else {
-            bail!("ping and pong need rings");
-        };
-        let publisher = Publisher::open(&address_of(shm, address, ours))?;
-        let name = format!("{}.{theirs}", shm.name());
-        let options = shm.consumer_options().clone().start(Start::Now);
-        let spinner = progress::spinner(format!("waiting for {name}"));
+        let theirs: Address = theirs.parse()?;
+        let publisher = Publisher::open(ours)?;
+        let spinner = progress::spinner(format!("waiting for {}", theirs.name()));
         loop {
-            match options.attach(&name) {
-                Ok(consumer) => {
+            match Subscriber::open_at(&theirs) {
+                Ok(subscriber) => {
                     spinner.finish_and_clear();
-                    let waiter = Waiter::new(shm.wait_strategy());
-                    return Ok(Some(Self { publisher, consumer, waiter }));
+                    return Ok(Some(Self { publisher, subscriber }));
                 }
-                Err(RingError::NotFound { .. }) => {}
+                Err(Error::Ring(RingError::NotFound { .. })) => {}
                 Err(error) => return Err(error.into()),
             }
             if stop.asked() {
@@ -136,22 +136,50 @@ impl Link {
     }
 
     /// Publishes; a full ring is waited out (its reader lives, or loses its slot).
-    fn send(&mut self, message: &[u8], stop: &Stop) -> anyhow::Result<()> {
+    fn send(&mut self, message: &[u8], stop: &Stop) -> Result<()> {
         loop {
             match self.publisher.try_publish(message) {
                 Ok(_) => return Ok(()),
-                Err(error) if error.is_backpressure() && !stop.asked() => std::thread::yield_now(),
+                Err(error) if error.is_backpressure() && !stop.asked() => {
+                    self.publisher.poll()?;
+                    std::thread::yield_now();
+                }
                 Err(error) => return Err(error.into()),
             }
         }
     }
 }
 
-/// The same address with `.suffix` behind its name.
-fn address_of(shm: &ShmAddress, address: &Address, suffix: &str) -> String {
+/// The two streams: there, and back.
+fn streams(address: &Address, back: Option<&Address>) -> Result<[String; 2]> {
     let text = address.to_string();
-    let options = text.split_once('?').map_or(String::new(), |(_, options)| format!("?{options}"));
-    format!("shm:{}.{suffix}{options}", shm.name())
+    let (place, options) = text.split_once('?').unwrap_or((&text, ""));
+    match (address, back) {
+        (_, Some(back)) => Ok([text.clone(), back.to_string()]),
+        (Address::Udp(udp), None) => {
+            let of_one = |option: &&str| {
+                let key = option.split('=').next().unwrap_or_default();
+                ONE_WAY_OPTIONS.contains(&key)
+            };
+            if let Some(option) = options.split('&').find(of_one) {
+                let text = format!("{option} is for one direction: give --back as well");
+                return Err(Usage(text).into());
+            }
+            let mut back = udp.lines()[0];
+            let Some(port) = back.port().checked_add(1) else {
+                let text = "there is no port behind 65535 for the way back: give --back as well";
+                return Err(Usage(text.into()).into());
+            };
+            back.set_port(port);
+            Ok([text.clone(), format!("udp:{back}?{options}")])
+        }
+        _ => {
+            // Whatever an earlier run left in a ring is passed over.
+            let kept = options.split('&').filter(|option| !option.starts_with("from="));
+            let options = kept.chain(["from=now"]).collect::<Vec<_>>().join("&");
+            Ok(["ping", "pong"].map(|suffix| format!("{place}.{suffix}?{options}")))
+        }
+    }
 }
 
 fn label(run: u64, number: u64) -> [u8; LABEL_BYTES as usize] {
@@ -162,12 +190,19 @@ fn label(run: u64, number: u64) -> [u8; LABEL_BYTES as usize] {
     label
 }
 
-pub(crate) fn ping(args: &PingArgs) -> anyhow::Result<Outcome> {
+pub(crate) fn ping(args: &PingArgs) -> Result<Outcome> {
     let stop = Stop::on_signals()?;
     let clock = TscClock::new();
-    let Some(link) = Link::open(&args.address, args.core, "ping", "pong", &stop)? else {
+    let [there, back] = streams(&args.address, args.back.as_ref())?;
+    let Some(mut link) = Link::open(args.core, &there, &back, &stop)? else {
         bail!("interrupted");
     };
+    if let Some(sender) = link.publisher.sender()
+        && args.size as usize > sender.max_message_bytes()
+    {
+        let max = sender.max_message_bytes();
+        bail!("--size {}: a datagram takes {max} bytes (datagram=BYTES for more)", args.size);
+    }
     // Two runs with the same number would have to start in the same tick.
     let mut pinger =
         Pinger { link, stop, run: clock.ticks(), message: vec![0; args.size as usize] };
@@ -193,6 +228,7 @@ pub(crate) fn ping(args: &PingArgs) -> anyhow::Result<Outcome> {
                 if pinger.stop.asked() {
                     bail!("interrupted");
                 }
+                pinger.link.publisher.poll()?;
                 std::hint::spin_loop();
                 sent = clock.ticks();
             }
@@ -205,6 +241,7 @@ pub(crate) fn ping(args: &PingArgs) -> anyhow::Result<Outcome> {
         }
     }
     bar.finish_and_clear();
+    pinger.link.publisher.close()?; // pong ends with it
     print(args, &recorder)?;
     Ok(Outcome::Sound)
 }
@@ -228,7 +265,7 @@ struct Pinger {
 
 impl Pinger {
     /// Greets until there is an answer.
-    fn greet(&mut self) -> anyhow::Result<()> {
+    fn greet(&mut self) -> Result<()> {
         let spinner = progress::spinner("waiting for an answer");
         loop {
             self.send(GREETING)?;
@@ -238,7 +275,6 @@ impl Pinger {
                     spinner.finish_and_clear();
                     return Ok(());
                 }
-                self.link.waiter.wait(&self.link.consumer);
             }
             if self.stop.asked() {
                 bail!("interrupted");
@@ -248,13 +284,11 @@ impl Pinger {
 
     /// Sends one message and waits for its echo.
     #[inline]
-    fn round_trip(&mut self, number: u64) -> anyhow::Result<()> {
+    fn round_trip(&mut self, number: u64) -> Result<()> {
         self.send(number)?;
-        self.link.waiter.reset();
         let mut empty_polls = 0u32;
         let mut quiet_since = None;
         while !self.heard(number)? {
-            self.link.waiter.wait(&self.link.consumer);
             empty_polls += 1;
             // The clock is read seldom, so that it does not delay the next poll.
             if empty_polls.is_multiple_of(256) {
@@ -264,7 +298,7 @@ impl Pinger {
         Ok(())
     }
 
-    fn check_partner(&self, quiet_since: &mut Instant) -> anyhow::Result<()> {
+    fn check_partner(&self, quiet_since: &mut Instant) -> Result<()> {
         if quiet_since.elapsed() < STATUS_INTERVAL {
             return Ok(());
         }
@@ -272,70 +306,82 @@ impl Pinger {
         if self.stop.asked() {
             bail!("interrupted");
         }
-        if self.link.consumer.producer_status() != ProducerStatus::Alive {
+        if self.link.subscriber.publisher_status() != ProducerStatus::Alive {
             bail!("pong has gone");
         }
         Ok(())
     }
 
     #[inline]
-    fn send(&mut self, number: u64) -> anyhow::Result<()> {
+    fn send(&mut self, number: u64) -> Result<()> {
         self.message[..LABEL_BYTES as usize].copy_from_slice(&label(self.run, number));
         self.link.send(&self.message, &self.stop)
     }
 
-    /// Whether the echo of `number` is among what has come.
+    /// Whether the echo of `number` is among what has come. Waits a step if nothing has.
     #[inline]
-    fn heard(&mut self, number: u64) -> anyhow::Result<bool> {
+    fn heard(&mut self, number: u64) -> Result<bool> {
         let expected = label(self.run, number);
         let mut heard = false;
-        self.link.consumer.poll(POLL_LIMIT, |message| {
+        self.link.publisher.poll()?;
+        let polled = self.link.subscriber.poll_or_wait(POLL_LIMIT, |message| {
             heard |= message.payload.starts_with(&expected);
-        })?;
+        });
+        match polled {
+            // The pong of an earlier run was heard first.
+            Err(PollError::NewSession { .. }) => {}
+            polled => drop(polled?),
+        }
         Ok(heard)
     }
 }
 
-pub(crate) fn pong(args: &PongArgs) -> anyhow::Result<Outcome> {
+pub(crate) fn pong(args: &PongArgs) -> Result<Outcome> {
     let stop = Stop::on_signals()?;
-    let Some(mut link) = Link::open(&args.address, args.core, "pong", "ping", &stop)? else {
+    let [there, back] = streams(&args.address, args.back.as_ref())?;
+    let Some(link) = Link::open(args.core, &back, &there, &stop)? else {
         bail!("interrupted");
     };
+    let Link { mut publisher, mut subscriber } = link;
     let mut answered = 0u64;
     let mut bytes = 0u64;
     let mut quiet_since: Option<Instant> = None;
     let mut status = ProducerStatus::Alive;
     while !stop.asked() {
-        let Link { publisher, consumer, waiter } = &mut link;
         let mut failed = None;
-        let polled = consumer.poll(POLL_LIMIT, |message| {
+        publisher.poll()?;
+        let polled = subscriber.poll_or_wait(POLL_LIMIT, |message| {
             let on_backpressure = || {
                 std::thread::yield_now();
                 !stop.asked()
             };
             failed = publisher.publish(message.payload, on_backpressure).err().or(failed);
             bytes += message.payload.len() as u64;
-        })?;
+        });
         if let Some(error) = failed {
             return Err(error.into());
         }
+        let polled = match polled {
+            Err(PollError::NewSession { .. }) => 0, // the next ping
+            polled => polled?,
+        };
         if polled > 0 {
             answered += polled as u64;
             (quiet_since, status) = (None, ProducerStatus::Alive);
-            waiter.reset();
             continue;
         }
         if status != ProducerStatus::Alive {
             break; // and nothing has come since it was asked
         }
-        waiter.wait(consumer);
         let quiet = quiet_since.get_or_insert_with(Instant::now);
         // Before the first message the ring may be one that an earlier ping left behind.
         if quiet.elapsed() >= STATUS_INTERVAL && answered > 0 && !args.forever {
             *quiet = Instant::now();
-            status = consumer.producer_status();
+            status = subscriber.publisher_status();
         }
     }
+    drop(subscriber);
+    publisher.close()?;
     let text = format!("answered {}, {}", messages_text(answered), bytes_text(bytes));
     writeln!(io::stderr(), "{text}")?;
     Ok(Outcome::wrong_if(status == ProducerStatus::Dead))

@@ -4,22 +4,19 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::thread::sleep;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use gapless::shm::{Inspector, ring_path};
-use gapless::{Address, Fragments, Publisher, WaitStrategy, Waiter};
+use gapless::Address;
 
 use crate::digest::Digest;
 use crate::exit::Outcome;
 use crate::progress;
 use crate::records::{Prefix, RecordReader};
-use crate::stop::{LOOK_INTERVAL, Stop, StoppableFile};
+use crate::sending::Sending;
+use crate::stop::{Stop, StoppableFile};
 use crate::table::{Cell, Facts, bytes_text, messages_text, per_second, print_json, rate_text};
 
-/// A full ring is nothing to talk about until it has lasted this long.
-const STALL_TOLD_AFTER: Duration = Duration::from_secs(1);
 /// Messages between two looks at what need not be looked at for each.
 const HOUSEKEEPING_MESSAGES: u64 = 1024;
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -28,8 +25,9 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 ///
 /// Creates the stream, or carries on where its last publisher ended. Lines lose their line feed. A
 /// message longer than the ring's largest record travels in fragments, which `gapless sub` puts
-/// together again. On a full ring it waits, and names the subscriber that it waits for. Ctrl-c ends
-/// it in order: the stream is closed.
+/// together again; over datagrams only on an enveloped stream. On a full ring it waits, and names
+/// the subscriber that it waits for. Ctrl-c ends it in order: the stream is closed, and what
+/// receivers of datagrams lack is repeated before it ends.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -37,11 +35,12 @@ Examples:
   tail -f app.log | gapless pub 'shm:log?mode=lossy&capacity=1M'
   gapless pub shm:feed --file capture.binfile --wait-for 1 --digest
   gapless pub shm:load --generate --size 48 --rate 1000000 --count 10000000
+  gapless pub 'udp:239.1.2.3:9000?iface=eth0&flow=slowest' --file capture.binfile --wait-for 2
 
 The digest is XXH3-128 over the length (4 bytes, little-endian) and the bytes of each message, in
 order: `gapless sub --hash` prints the same one if it saw the same messages.")]
 pub(crate) struct Args {
-    /// The stream, as shm:NAME or shm:NAME?capacity=64M&mode=lossy
+    /// The stream, as shm:NAME?capacity=64M&mode=lossy or udp:239.1.2.3:9000?iface=eth0
     address: Address,
     /// Read length-prefixed records from FILE (`-`: standard input) instead of lines
     #[arg(long, value_name = "FILE", conflicts_with = "generate")]
@@ -62,7 +61,10 @@ pub(crate) struct Args {
     /// Messages a second; 0: as fast as they go
     #[arg(long, value_name = "R", default_value_t = 0)]
     rate: u64,
-    /// Wait until N subscribers are attached
+    /// Put each message into an envelope, as `envelope=yes` in the address does
+    #[arg(long)]
+    envelope: bool,
+    /// Wait until N subscribers are attached, or receivers of datagrams have reported
     #[arg(long, value_name = "N", default_value_t = 0)]
     wait_for: usize,
     /// Print the digest of all messages
@@ -75,44 +77,46 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let stop = Stop::on_signals()?;
-    let mut source = Source::open(args, &stop)?;
-    let mut sender = Sender {
-        publisher: Publisher::open_at(&args.address)?,
-        stop: stop.clone(),
-        digest: args.digest.then(Digest::new),
-        messages: 0,
-        bytes: 0,
-        waits: 0,
-    };
-    sender.heartbeat();
-    await_subscribers(args, &stop)?;
+    let input = args.open_input()?;
+    let mut sending = Sending::open(&args.address, args.envelope, &stop)?;
+    sending.digest = args.digest.then(Digest::new);
+    let input = input.map(|file| {
+        let file = StoppableFile::new(file, stop.clone()).tending(sending.shared());
+        BufReader::with_capacity(READ_BUFFER_BYTES, file)
+    });
+    let mut source = Source::new(args, input);
+    sending.heartbeat();
+    sending.await_subscribers(&args.address, args.wait_for)?;
     let start = Instant::now();
     let progress = match args.count.filter(|_| args.generate) {
         Some(count) => progress::bar(count, "publishing"),
         None => progress::spinner("publishing"),
     };
     let mut message = Vec::new();
-    while sender.messages < args.count.unwrap_or(u64::MAX) && source.next(&mut message, &stop)? {
+    while sending.messages < args.count.unwrap_or(u64::MAX) && source.next(&mut message, &stop)? {
         if args.rate > 0 {
-            sender.await_due(start, args.rate);
+            sending.await_due(start, args.rate)?;
         }
-        if stop.asked() || !sender.send(&message)? {
+        let more = args.rate == 0 && source.has_more();
+        if stop.asked() || !sending.send(&message, more)? {
             break;
         }
-        if sender.messages.is_multiple_of(HOUSEKEEPING_MESSAGES) {
-            progress.set_position(sender.messages);
-            sender.heartbeat();
+        if sending.messages.is_multiple_of(HOUSEKEEPING_MESSAGES) {
+            progress.set_position(sending.messages);
+            sending.heartbeat();
         }
     }
     progress.finish_and_clear();
-    summarise(args, sender, start.elapsed())?;
+    let elapsed = start.elapsed();
+    drop(source);
+    summarise(args, sending, elapsed)?;
     Ok(Outcome::Sound)
 }
 
-fn summarise(args: &Args, sender: Sender, elapsed: Duration) -> io::Result<()> {
-    let Sender { publisher, digest, messages, bytes, waits, .. } = sender;
-    let next = publisher.next_sequence();
-    drop(publisher); // the stream is closed before it is said to be
+fn summarise(args: &Args, mut sending: Sending, elapsed: Duration) -> anyhow::Result<()> {
+    let (messages, bytes, next) = (sending.messages, sending.bytes, sending.next_sequence());
+    let (waits, digest) = (sending.waits, sending.digest.take());
+    sending.close()?; // the stream is closed before it is said to be
     let mut facts = Facts::default();
     facts.add("messages", "messages", Cell::count(messages));
     facts.add("bytes", "bytes", Cell::bytes(bytes));
@@ -126,7 +130,7 @@ fn summarise(args: &Args, sender: Sender, elapsed: Duration) -> io::Result<()> {
         facts.add("digest", "digest", Cell::text(digest));
     }
     if args.json {
-        return print_json(&facts.json().into());
+        return Ok(print_json(&facts.json().into())?);
     }
     eprintln!(
         "published {}, {}, {}; next sequence {next}",
@@ -140,26 +144,6 @@ fn summarise(args: &Args, sender: Sender, elapsed: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns when as many subscribers are attached as are to be waited for.
-fn await_subscribers(args: &Args, stop: &Stop) -> anyhow::Result<()> {
-    if args.wait_for == 0 {
-        return Ok(());
-    }
-    let inspector = match &args.address {
-        Address::Shm(shm) => Inspector::open_file(&ring_path(shm.directory(), shm.name())?)?,
-        _ => anyhow::bail!("--wait-for needs a ring"),
-    };
-    let spinner = progress::spinner("waiting for subscribers");
-    loop {
-        let consumers = inspector.snapshot().consumers;
-        if stop.asked() || consumers.iter().filter(|c| c.alive).count() >= args.wait_for {
-            spinner.finish_and_clear();
-            return Ok(());
-        }
-        sleep(Duration::from_millis(1));
-    }
-}
-
 /// Where messages come from.
 enum Source {
     Lines(BufReader<StoppableFile>),
@@ -167,25 +151,37 @@ enum Source {
     Generator { number: u64, size: usize, pattern: Vec<u8> },
 }
 
-impl Source {
-    fn open(args: &Args, stop: &Stop) -> anyhow::Result<Self> {
-        if args.generate {
-            return Ok(Self::generator(args.size as usize));
+impl Args {
+    /// What messages are read from; `None`: they are generated.
+    fn open_input(&self) -> anyhow::Result<Option<File>> {
+        if self.generate {
+            return Ok(None);
         }
-        let standard_input =
-            || -> io::Result<File> { Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?)) };
-        let open = |file| {
-            BufReader::with_capacity(READ_BUFFER_BYTES, StoppableFile::new(file, stop.clone()))
+        let file = match self.file.as_deref().filter(|path| path.as_os_str() != "-") {
+            Some(path) => File::open(path).with_context(|| path.display().to_string())?,
+            None => File::from(io::stdin().as_fd().try_clone_to_owned()?),
         };
-        match &args.file {
-            None => Ok(Self::Lines(open(standard_input()?))),
-            Some(path) if path.as_os_str() == "-" => {
-                Ok(Self::Records(RecordReader::new(open(standard_input()?), args.prefix)))
+        Ok(Some(file))
+    }
+}
+
+impl Source {
+    fn new(args: &Args, input: Option<BufReader<StoppableFile>>) -> Self {
+        match input {
+            None => Self::generator(args.size as usize),
+            Some(input) if args.file.is_some() => {
+                Self::Records(RecordReader::new(input, args.prefix))
             }
-            Some(path) => {
-                let file = File::open(path).with_context(|| path.display().to_string())?;
-                Ok(Self::Records(RecordReader::new(open(file), args.prefix)))
-            }
+            Some(input) => Self::Lines(input),
+        }
+    }
+
+    /// Whether another message can be had without waiting.
+    fn has_more(&self) -> bool {
+        match self {
+            Self::Lines(input) => input.buffer().contains(&b'\n'),
+            Self::Records(reader) => reader.has_whole(),
+            Self::Generator { .. } => true,
         }
     }
 
@@ -227,100 +223,6 @@ impl Source {
                 Ok(!stop.asked())
             }
         }
-    }
-}
-
-/// The publisher, and what it has sent.
-struct Sender {
-    publisher: Publisher,
-    stop: Stop,
-    digest: Option<Digest>,
-    messages: u64,
-    bytes: u64,
-    waits: u64,
-}
-
-impl Sender {
-    /// Publishes one message, however long the ring is full. False if asked to stop meanwhile; a
-    /// message that was begun is then left without its end, which readers are told.
-    fn send(&mut self, message: &[u8]) -> anyhow::Result<bool> {
-        let mut fragments = Fragments::new(message);
-        let mut stall: Option<Stall> = None;
-        loop {
-            match fragments.try_publish(self.publisher.producer()) {
-                Ok(_) => break,
-                Err(error) if error.is_backpressure() => {
-                    if stall.is_none() {
-                        self.waits += 1;
-                    }
-                    stall.get_or_insert_with(Stall::new).wait(&mut self.publisher);
-                    if self.stop.asked() {
-                        return Ok(false);
-                    }
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        if let Some(digest) = &mut self.digest {
-            digest.add(message);
-        }
-        self.messages += 1;
-        self.bytes += message.len() as u64;
-        Ok(true)
-    }
-
-    /// Waits until the next message is due, or a stop is asked.
-    fn await_due(&mut self, start: Instant, rate: u64) {
-        let due = start + Duration::from_secs_f64(self.messages as f64 / rate as f64);
-        loop {
-            let left = due.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.stop.asked() {
-                return;
-            }
-            if left > Duration::from_millis(2) {
-                self.heartbeat();
-                sleep((left - Duration::from_millis(1)).min(LOOK_INTERVAL));
-            } else {
-                std::hint::spin_loop();
-            }
-        }
-    }
-
-    fn heartbeat(&mut self) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.publisher.producer().heartbeat(now.as_nanos() as u64);
-    }
-}
-
-/// A full ring: how long already, and whether that was told.
-struct Stall {
-    since: Instant,
-    told: bool,
-    waiter: Waiter,
-}
-
-impl Stall {
-    fn new() -> Self {
-        let waiter = Waiter::new(WaitStrategy::SpinYield);
-        Self { since: Instant::now(), told: false, waiter }
-    }
-
-    fn wait(&mut self, publisher: &mut Publisher) {
-        if self.since.elapsed() < STALL_TOLD_AFTER {
-            self.waiter.idle();
-            return;
-        }
-        if !self.told {
-            self.told = true;
-            if let Some(slow) = publisher.slowest() {
-                eprintln!(
-                    "gapless: the ring is full, waiting for subscriber {:?} (pid {}, slot {}), {} \
-                     messages behind",
-                    slow.name, slow.pid, slow.slot, slow.lag_messages
-                );
-            }
-        }
-        sleep(Duration::from_millis(1));
     }
 }
 

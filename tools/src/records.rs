@@ -1,7 +1,7 @@
 //! Files of length-prefixed records: a length of two or four bytes, then that many bytes, repeated
 //! to the end of the file. The form in which feeds are usually captured.
 
-use std::io::{self, BufRead, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
@@ -111,6 +111,18 @@ impl<R: BufRead> RecordReader<R> {
         self.offset += (prefix_bytes + len) as u64;
         self.count += 1;
         Ok(true)
+    }
+}
+
+impl<R: Read> RecordReader<BufReader<R>> {
+    /// Whether the next record has been read from the file already, all of it.
+    pub(crate) fn has_whole(&self) -> bool {
+        let (buffer, mut prefix) = (self.input.buffer(), [0; 4]);
+        let prefix_bytes = self.prefix.len_bytes();
+        buffer.split_at_checked(prefix_bytes).is_some_and(|(head, rest)| {
+            prefix[..prefix_bytes].copy_from_slice(head);
+            rest.len() >= self.prefix.decode(prefix)
+        })
     }
 }
 

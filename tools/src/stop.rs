@@ -13,6 +13,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::sending::SharedPublisher;
+
 /// How often something that waits looks at the flag.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -53,12 +55,18 @@ impl Stop {
 pub(crate) struct StoppableFile {
     file: File,
     stop: Stop,
+    tended: Option<SharedPublisher>,
 }
 
 impl StoppableFile {
     /// Reads `file` until its end or until `stop`.
     pub(crate) fn new(file: File, stop: Stop) -> Self {
-        Self { file, stop }
+        Self { file, stop, tended: None }
+    }
+
+    /// Looks after a publisher while there is nothing to read.
+    pub(crate) fn tending(self, publisher: SharedPublisher) -> Self {
+        Self { tended: Some(publisher), ..self }
     }
 }
 
@@ -68,8 +76,12 @@ impl Read for StoppableFile {
             if self.stop.asked() {
                 return Ok(0);
             }
+            let rest = match &self.tended {
+                Some(publisher) => publisher.borrow_mut().rest().map_err(io::Error::other)?,
+                None => LOOK_INTERVAL,
+            };
             let mut ready = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
-            let timeout = PollTimeout::try_from(LOOK_INTERVAL).unwrap_or(PollTimeout::ZERO);
+            let timeout = PollTimeout::try_from(rest).unwrap_or(PollTimeout::ZERO);
             match poll(&mut ready, timeout) {
                 Ok(0) | Err(Errno::EINTR) => {}
                 Ok(_) => return self.file.read(buffer),

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
+use gapless::protocol::{ReceiverCounts, Session};
 use gapless::shm::{ProducerStatus, RingError};
 use gapless::{Address, Error, Message, Part, PollError, Reassembler, Subscriber};
 
 use crate::digest::Digest;
+use crate::enveloped::{is_enveloped, unwrapped};
 use crate::exit::{Outcome, Usage};
 use crate::progress;
 use crate::records::Prefix;
@@ -32,6 +34,10 @@ const ATTACH_INTERVAL: Duration = Duration::from_millis(2);
 /// elsewhere) and ends when the publisher has closed the stream, or died, and everything is read.
 /// On a lossless ring the publisher waits for this subscriber if it is slow (`observe=yes` in the
 /// address: it does not, and what was missed is told).
+///
+/// Of datagrams it waits for the stream, starts at the first message that it sees (`from=oldest` or
+/// `from=1000` asks the sender for what went before) and takes a publisher that has not been heard
+/// of for 3 s for dead.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -39,12 +45,13 @@ Examples:
   gapless sub 'shm:feed?from=now&wait=yield' --hex --max 10
   gapless sub shm:feed --output copy.binfile      length-prefixed records
   gapless sub shm:feed --hash --wait-for-publisher --json
+  gapless sub 'udp:239.1.2.3:9000?iface=eth0&from=oldest&wait=park' --count
 
-Whatever is missed (overwritten on a lossy ring before it was read; messages of several fragments
-that lack one) is told on standard error with its sequence numbers, and the exit code is 3. It is 3
+Whatever is missed (overwritten on a lossy ring before it was read; lost on a network, and nobody
+has it any more; messages of several fragments that lack one) is told on standard error with its sequence numbers, and the exit code is 3. It is 3
 as well if the publisher died instead of closing the stream.")]
 pub(crate) struct Args {
-    /// The stream, as shm:NAME or shm:NAME?from=now&wait=yield
+    /// The stream, as shm:NAME?from=now&wait=yield or udp:239.1.2.3:9000?iface=eth0
     address: Address,
     /// Lines of hexadecimal digits instead of the bytes as they are
     #[arg(long, conflicts_with_all = ["output", "count", "hash"])]
@@ -67,7 +74,10 @@ pub(crate) struct Args {
     /// Go on when the publisher has gone: another one may take the stream over
     #[arg(long)]
     follow: bool,
-    /// Wait for the stream to be created
+    /// Take messages out of their envelopes, as `envelope=yes` in the address does
+    #[arg(long)]
+    envelope: bool,
+    /// Wait for the ring to be created
     #[arg(long)]
     wait_for_publisher: bool,
     /// Take fragments of long messages as they are, instead of putting them together
@@ -99,12 +109,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
         incomplete: 0,
         next_sequence: subscriber.next_sequence(),
         sums: args.hash,
+        enveloped: args.envelope || is_enveloped(&args.address),
     };
     let start = Instant::now();
     let end = read(args, &stop, &mut subscriber, &mut reader)?;
+    let wire = subscriber.inlet().map(|inlet| *inlet.counts());
     drop(subscriber);
     reader.finish()?;
-    summarise(args, &mut reader, &end, start.elapsed())?;
+    summarise(args, &mut reader, &end, start.elapsed(), wire)?;
     Ok(Outcome::wrong_if(reader.missed + reader.incomplete > 0 || end.is_wrong()))
 }
 
@@ -187,17 +199,25 @@ fn read(
                 }
             }
             Ok(_) => (quiet_since, status) = (None, ProducerStatus::Alive),
-            Err(PollError::Lapped { missed, resumed_at }) => reader.lapped(missed, resumed_at),
+            Err(PollError::Lapped { missed, resumed_at }) => reader.missed(missed, resumed_at),
+            Err(PollError::Lost { first, count }) => reader.missed(count, first + count),
+            Err(PollError::NewSession { session, next }) => reader.begin(session, next),
             Err(PollError::Unsteady) => {}
             Err(error) => return Ok(End::Broken(error)),
         }
         if let Some(error) = reader.failed.take() {
-            return Err(error).context("write the messages");
+            return Err(error);
         }
     }
 }
 
-fn summarise(args: &Args, reader: &mut Reader, end: &End, elapsed: Duration) -> io::Result<()> {
+fn summarise(
+    args: &Args,
+    reader: &mut Reader,
+    end: &End,
+    elapsed: Duration,
+    wire: Option<ReceiverCounts>,
+) -> io::Result<()> {
     let rate = per_second(reader.messages, elapsed);
     let mut facts = Facts::default();
     facts.add("messages", "messages", Cell::count(reader.messages));
@@ -207,6 +227,13 @@ fn summarise(args: &Args, reader: &mut Reader, end: &End, elapsed: Duration) -> 
     facts.add("next_sequence", "next sequence", Cell::count(reader.next_sequence));
     facts.add("elapsed_s", "seconds", Cell::seconds(elapsed));
     facts.add("messages_per_second", "rate", Cell::with(rate_text(rate, "msg"), rate));
+    if let Some(counts) = wire {
+        facts.add("sessions", "sessions", Cell::count(counts.sessions));
+        facts.add("gaps", "gaps", Cell::count(counts.gaps));
+        facts.add("repaired", "repaired", Cell::count(counts.repaired));
+        facts.add("reordered", "reordered", Cell::count(counts.reordered));
+        facts.add("duplicates", "duplicates", Cell::count(counts.duplicates));
+    }
     facts.add("end", "ended by", Cell::text(end.text()));
     if args.hash {
         facts.add("digest", "digest", Cell::text(reader.digest.text()));
@@ -272,21 +299,32 @@ struct Reader {
     sink: Sink,
     reassembler: Option<Reassembler>,
     digest: Digest,
-    /// The sink's first error: nothing is put there any more.
-    failed: Option<io::Error>,
+    /// The first error, of the sink or an envelope: nothing is put there any more.
+    failed: Option<anyhow::Error>,
     messages: u64,
     bytes: u64,
-    /// Records overwritten unread.
+    /// Records overwritten unread, or lost on a network.
     missed: u64,
     /// Messages of which only a part was seen.
     incomplete: u64,
     next_sequence: u64,
     sums: bool,
+    enveloped: bool,
 }
 
 impl Reader {
-    fn take(&mut self, message: Message<'_>) {
+    fn take(&mut self, mut message: Message<'_>) {
         self.next_sequence = message.sequence + 1;
+        if self.enveloped {
+            message = match unwrapped(message) {
+                Ok(message) => message,
+                Err(error) => {
+                    let place = format!("message {}", message.sequence);
+                    self.failed = self.failed.take().or(Some(anyhow!(error).context(place)));
+                    return;
+                }
+            };
+        }
         let Some(mut reassembler) = self.reassembler.take() else {
             return self.put(message.payload);
         };
@@ -304,7 +342,8 @@ impl Reader {
             self.digest.add(payload);
         }
         if self.failed.is_none() {
-            self.failed = self.sink.put(payload).err();
+            let put = self.sink.put(payload).context("write the messages");
+            self.failed = put.err();
         }
     }
 
@@ -317,7 +356,13 @@ impl Reader {
         );
     }
 
-    fn lapped(&mut self, missed: u64, resumed_at: u64) {
+    /// Another session of the stream: sequence numbers begin anew.
+    fn begin(&mut self, session: Session, next: u64) {
+        self.next_sequence = next;
+        eprintln!("gapless: the publisher began a new session, {session}, at sequence {next}");
+    }
+
+    fn missed(&mut self, missed: u64, resumed_at: u64) {
         self.missed += missed;
         self.next_sequence = resumed_at;
         if missed > 0 {

@@ -55,7 +55,15 @@ impl Rings {
 
     /// Starts it with paths behind its other arguments.
     pub fn start_more<const N: usize>(&self, arguments: [&str; N], paths: &[&Path]) -> Running {
-        let mut command = self.command(arguments);
+        self.start_command(self.command(arguments), paths)
+    }
+
+    /// Starts it with as many arguments as there are.
+    pub fn start_all(&self, arguments: &[&str]) -> Running {
+        self.start_command(self.command(arguments), &[])
+    }
+
+    fn start_command(&self, mut command: Command, paths: &[&Path]) -> Running {
         command.args(paths).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Running { child: Some(command.spawn().expect("the command starts")) }
     }
