@@ -64,6 +64,8 @@ pub struct SenderCounts {
     pub bytes: u64,
     /// Heartbeats and ends of session sent.
     pub heartbeats: u64,
+    /// Of those, ends of session.
+    pub ends: u64,
     /// Requests taken, of either protocol.
     pub requests: u64,
     /// Requests not answered for want of budget or room.
@@ -572,6 +574,7 @@ impl<M: Memory> Sender<M> {
         let header = Header { session: self.session, sequence: self.next_sequence(), count };
         header.write(buffer.first_chunk_mut()?);
         self.counts.heartbeats += 1;
+        self.counts.ends += u64::from(self.ended_at.is_some());
         Some(Transmit { to: To::Stream, bytes: HEADER_BYTES, segment_bytes: HEADER_BYTES })
     }
 }

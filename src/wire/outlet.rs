@@ -17,6 +17,8 @@ use crate::protocol::{BURST_BYTES, ReceiverView, Sender, SenderCounts, Session, 
 
 /// Bursts sent in one duty cycle: then requests are looked at.
 const BURSTS_MAX: usize = 16;
+/// Nobody confirms the end of a session: it is said at least so often, over 0.3 ms.
+const ENDS_MIN: u64 = 5;
 /// Requests taken in one look.
 const REQUESTS_MAX: usize = 64;
 /// Requests are looked for in every so many duty cycles: a look is a system call of 0.2 to 0.3 µs,
@@ -185,8 +187,12 @@ impl<D: Datagrams> SenderAgent<D> {
         self.sender.is_done(self.clock.now_ns())
     }
 
-    /// Whether it has ended, and every receiver that reports has everything.
+    /// Whether it has ended and said so several times, and every receiver that reports has
+    /// everything.
     pub fn is_confirmed(&self) -> bool {
+        if self.counts().ends < ENDS_MIN {
+            return false;
+        }
         let mut receivers = self.receivers().peekable();
         receivers.peek().is_some() && receivers.all(|receiver| receiver.lag_messages == 0)
     }

@@ -223,9 +223,17 @@ impl Sending {
         self.shared.borrow().publisher.next_sequence()
     }
 
+    /// Sends what has been gathered.
+    pub(crate) fn flush(&mut self) -> anyhow::Result<()> {
+        self.gathered = 0;
+        self.shared.borrow_mut().publisher.poll().context("send")?;
+        Ok(())
+    }
+
     /// Ends the stream; its receivers are given the time to ask for what they lack. Whoever shares
     /// the publisher must have let go of it.
-    pub(crate) fn close(self) -> anyhow::Result<()> {
+    pub(crate) fn close(mut self) -> anyhow::Result<()> {
+        self.flush()?;
         let tended = Rc::into_inner(self.shared).context("the input still holds the publisher")?;
         tended.into_inner().publisher.close().context("end the stream")
     }

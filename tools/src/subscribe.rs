@@ -48,8 +48,9 @@ Examples:
   gapless sub 'udp:239.1.2.3:9000?iface=eth0&from=oldest&wait=park' --count
 
 Whatever is missed (overwritten on a lossy ring before it was read; lost on a network, and nobody
-has it any more; messages of several fragments that lack one) is told on standard error with its sequence numbers, and the exit code is 3. It is 3
-as well if the publisher died instead of closing the stream.")]
+has it any more; messages of several fragments that lack one) is told on standard error with its
+sequence numbers, and the exit code is 3. It is 3 as well if the publisher died instead of closing
+the stream.")]
 pub(crate) struct Args {
     /// The stream, as shm:NAME?from=now&wait=yield or udp:239.1.2.3:9000?iface=eth0
     address: Address,

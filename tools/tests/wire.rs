@@ -46,7 +46,8 @@ fn a_file_arrives_whole_at_two_receivers_of_a_group() {
     let address = format!("udp:239.255.7.1:{port}?iface=lo&flow=2&wait=yield");
     let copy = rings.path().join("copy.binfile");
     let writer = rings.start_more(["sub", &address, "--output"], &[&copy]);
-    let hasher = rings.start(["sub", &address, "--hash", "--json"]);
+    let counted = format!("{address}&stats=hasher&dir={}", rings.path().display());
+    let hasher = rings.start(["sub", &counted, "--hash", "--json"]);
     let publish = ["pub", &address, "--wait-for", "2", "--digest", "--json", "--file", SAMPLE];
     let published = rings.run(publish).expect(0).json();
     writer.end().expect(0);
@@ -55,6 +56,8 @@ fn a_file_arrives_whole_at_two_receivers_of_a_group() {
     assert_eq!(hashed["digest"], published["digest"]);
     assert_eq!((&hashed["messages"], &hashed["missed"]), (&8101.into(), &0.into()));
     assert_eq!(hashed["sessions"], 1);
+    let page = rings.run(["stat", "hasher", "--once", "--json"]).expect(0).json();
+    assert_eq!(page["counters"]["messages"]["value"], 8101, "{page:#}");
 }
 
 #[test]
