@@ -310,12 +310,11 @@ fn udp(text: &str) -> UdpAddress {
 
 #[test]
 fn two_lines_over_sockets() {
-    let free = || UdpSocket::bind("127.0.0.1:0").unwrap();
-    let out = [free(), free()];
-    let to = {
-        let taken = [free(), free()];
-        [0, 1].map(|line| taken[line].local_addr().unwrap())
-    };
+    // A loopback address that no other process has.
+    let pid = std::process::id().to_be_bytes();
+    let own = std::net::Ipv4Addr::new(127, 64 | pid[1] & 0x3f, pid[2], pid[3]);
+    let out = [0, 1].map(|_| UdpSocket::bind((own, 0)).unwrap());
+    let to = [26_400, 26_401].map(|port| SocketAddr::from((own, port)));
     // However slow this host is, the other line may yet bring what one has lost.
     let text = format!("udp:{}?b={}&request=none&skew=60s&reorder=60s&from={FIRST}", to[0], to[1]);
     let mut inlet = Inlet::open(&udp(&text)).unwrap();
