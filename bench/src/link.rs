@@ -48,7 +48,7 @@ pub(crate) trait Sender {
     fn idle(&mut self) {}
 
     /// System calls made so far, if this end makes any and counts them.
-    fn calls(&self) -> Option<u64> {
+    fn calls(&mut self) -> Option<u64> {
         None
     }
 }
@@ -66,8 +66,13 @@ pub(crate) trait Receiver {
     }
 
     /// System calls made so far, if this end makes any and counts them.
-    fn calls(&self) -> Option<u64> {
+    fn calls(&mut self) -> Option<u64> {
         None
+    }
+
+    /// What this end has seen that belongs into the record of the run.
+    fn remarks(&mut self) -> Vec<(&'static str, f64)> {
+        Vec::new()
     }
 }
 

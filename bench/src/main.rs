@@ -30,6 +30,7 @@ mod scenario;
 mod schedule;
 mod suite;
 mod throughput;
+mod wire;
 
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
@@ -53,7 +54,7 @@ const ROUNDS_QUICK: u32 = 3;
 #[derive(Parser)]
 #[command(name = "gapless-bench", version, args_conflicts_with_subcommands = true)]
 #[command(after_help = "Suites:\n  ipc    the ring between two processes of one host, its floor \
-                        and its peers\n  net    datagrams between two processes of one host, and \
+                        and its peers\n  net    streams over datagrams between two processes, and \
                         their floors\n\nExample:\n  gapless-bench ipc --quick --json ipc.jsonl")]
 struct Cli {
     #[command(subcommand)]
@@ -175,8 +176,7 @@ fn select(cases: Vec<Case>, only: &[String]) -> Result<Vec<Case>> {
     let wanted: Vec<String> = cases
         .iter()
         .filter(|case| asked(case))
-        .flat_map(|case| [Some(case.name.clone()), case.floor.clone(), case.rival.clone()])
-        .flatten()
+        .flat_map(|case| std::iter::once(&case.name).chain(case.measures()).cloned())
         .collect();
     anyhow::ensure!(!wanted.is_empty(), "no case contains {}", only.join(" or "));
     Ok(cases.into_iter().filter(|case| wanted.contains(&case.name)).collect())

@@ -12,7 +12,8 @@ mod uring;
 mod veth;
 
 pub(crate) use flood::Flood;
-pub(crate) use ground::Path;
-pub(crate) use pingpong::PingPong;
+pub(crate) use ground::{Ground, Path};
+pub(crate) use meeting::{ask, tell, told};
+pub(crate) use pingpong::{Dial, Duplex, PingPong};
 pub(crate) use socket::BareSocket;
 pub(crate) use uring::BareUring;

@@ -22,21 +22,26 @@ const STARTED: u64 = 2;
 const DRAINED: u64 = 3;
 const POLL_LIMIT: usize = 64;
 
-impl<L: Link> Scenario for OneWay<L> {
-    fn obstacle(&self) -> Option<String> {
-        self.link.obstacle()
-    }
-
-    fn lead(&self, session: &Session<'_>) -> Result<Outcome> {
+impl<L: Link> OneWay<L> {
+    /// The receiving side; `after` is called with the receiving end after each poll.
+    pub(crate) fn listen(
+        &self,
+        session: &Session<'_>,
+        mut after: impl FnMut(&mut L::Receiver),
+    ) -> Result<Outcome> {
         let control = session.control;
         control.wait_for(Word::Stage, OPENED)?;
         let mut receiver = self.link.open_receiver(session.dir, "flow")?;
         control.set(Word::Stage, STARTED);
-        control.wait_for(Word::Start, 1)?;
+        let mut received = 0u64;
+        // A sender may have to find its receiver, which must be at work then.
+        control.wait_meanwhile(Word::Start, 1, || {
+            received += receiver.poll(POLL_LIMIT, |_| ()) as u64;
+        })?;
         let start = control.get(Word::Start);
         let warm = start + session.clock.to_ticks(session.span.warm_up);
         let mut samples = histogram();
-        let (mut received, mut last, mut sum) = (0u64, start, 0u64);
+        let (mut last, mut sum) = (start, 0u64);
         let mut watch = control.watch();
         loop {
             let count = receiver.poll(POLL_LIMIT, |message| {
@@ -48,6 +53,7 @@ impl<L: Link> Scenario for OneWay<L> {
                     last = now;
                 }
             });
+            after(&mut receiver);
             received += count as u64;
             if count == 0 {
                 if control.get(Word::Total) == received + 1 {
@@ -61,7 +67,19 @@ impl<L: Link> Scenario for OneWay<L> {
         control.set(Word::Stage, DRAINED);
         let count = samples.len();
         let long = last.saturating_sub(warm);
-        Ok(Outcome::latency(samples).with_rate(session.clock, count, long))
+        let outcome = Outcome::latency(samples).with_rate(session.clock, count, long);
+        let noted = receiver.remarks().into_iter();
+        Ok(noted.fold(outcome, |outcome, (name, value)| outcome.with_detail(name, value)))
+    }
+}
+
+impl<L: Link> Scenario for OneWay<L> {
+    fn obstacle(&self) -> Option<String> {
+        self.link.obstacle()
+    }
+
+    fn lead(&self, session: &Session<'_>) -> Result<Outcome> {
+        self.listen(session, |_| ())
     }
 
     fn follow(&self, session: &Session<'_>) -> Result<()> {
@@ -79,9 +97,14 @@ impl<L: Link> Scenario for OneWay<L> {
         let mut result = Ok(());
         let start = ticks() + session.clock.to_ticks(session.span.warm_up / 10);
         control.set(Word::Start, start);
-        run_schedule(Schedule::new(start, interval_ticks), count, ticks, |due| {
+        let schedule = Schedule::new(start, interval_ticks);
+        let now = |sender: &mut L::Sender| {
+            sender.idle();
+            ticks()
+        };
+        run_schedule(schedule, count, &mut sender, now, |sender, due| {
             payload[..8].copy_from_slice(&due.to_ne_bytes());
-            match send(&mut sender, &payload, &mut watch) {
+            match send(sender, &payload, &mut watch) {
                 Ok(true) => sent += 1,
                 Ok(false) => return false,
                 Err(error) => {

@@ -61,6 +61,11 @@ pub(crate) struct Row {
     pub(crate) ratio_floor: Option<f64>,
     /// For a peer: how many times better our ring is (latency or rate).
     pub(crate) ring_better: Option<f64>,
+    /// Over the same on a path that loses nothing: the rate, or else p99. `details` has all
+    /// percentiles over the loss-free median.
+    pub(crate) ratio_lossfree: Option<f64>,
+    /// Over the same without agents between: the rate, or else p50.
+    pub(crate) ratio_inline: Option<f64>,
     pub(crate) samples: u64,
     pub(crate) rounds: usize,
     pub(crate) p50_spread_ns: Option<Spread>,
@@ -176,6 +181,8 @@ impl Report {
             "min..max",
             "×floor",
             "ring is × better",
+            "×lossfree",
+            "×inline",
             "samples",
         ]);
         for row in &self.rows {
@@ -194,6 +201,8 @@ impl Report {
                 spread(row.rate_spread_mps),
                 ratio(row.ratio_floor),
                 ratio(row.ring_better),
+                ratio(row.ratio_lossfree),
+                ratio(row.ratio_inline),
                 row.samples.to_string(),
             ]);
         }
@@ -264,6 +273,8 @@ fn row(suite: &str, case: &str, class: Class, clock: Clock, runs: &[&Run]) -> Ro
         ratio_p999: None,
         ratio_floor: None,
         ring_better: None,
+        ratio_lossfree: None,
+        ratio_inline: None,
         samples: counts.map(Histogram::len).sum(),
         rounds: runs.len(),
         p50_spread_ns: quantile(0.5),
@@ -294,6 +305,23 @@ fn compare(rows: &mut [Row], cases: &[Case]) {
         }
         if let Some(ours) = find(&case.rival) {
             row.ring_better = over(row.p50_ns, ours.p50_ns).or(over(ours.rate_mps, row.rate_mps));
+        }
+        if let Some(inline) = find(&case.inline) {
+            let latency = over(row.p50_ns, inline.p50_ns);
+            row.ratio_inline = latency.or(over(row.rate_mps, inline.rate_mps));
+        }
+        if let Some(lossfree) = find(&case.lossfree) {
+            let latency = over(row.p99_ns, lossfree.p99_ns);
+            row.ratio_lossfree = latency.or(over(row.rate_mps, lossfree.rate_mps));
+            let percentiles = [
+                ("p50_over_lossfree_p50", row.p50_ns),
+                ("p99_over_lossfree_p50", row.p99_ns),
+                ("p999_over_lossfree_p50", row.p999_ns),
+                ("p9999_over_lossfree_p50", row.p9999_ns),
+            ];
+            let ratios =
+                percentiles.map(|(name, ns)| Some((name.to_owned(), over(ns, lossfree.p50_ns)?)));
+            row.details.extend(ratios.into_iter().flatten());
         }
     }
 }
@@ -371,6 +399,21 @@ mod tests {
         assert!((ours.ratio_floor.unwrap() - 100.0 / 110.0).abs() < 1e-9);
         assert_eq!(named("ours", Class::Far).ratio_p50, None);
         assert_eq!(named("peer", Class::Near).ring_better, Some(2.0));
+    }
+
+    #[test]
+    fn losses_are_held_against_the_same_without_loss() {
+        let cases = [
+            Case::new("good", LineScenario),
+            Case::new("bad", LineScenario).without_loss("good"),
+            Case::new("by agents", LineScenario).instead_of("good"),
+        ];
+        let runs = [100, 300, 150].into_iter().enumerate();
+        let runs: Vec<Run> = runs.map(|(case, ns)| run(case, Class::Far, ns)).collect();
+        let rows = Report::new(host(), Clock::with_rate(1.0), "net", &cases, &runs).unwrap().rows;
+        assert_eq!((rows[1].ratio_lossfree, rows[1].ratio_inline), (Some(3.0), None));
+        assert_eq!(rows[1].details["p999_over_lossfree_p50"], 3.0);
+        assert_eq!((rows[2].ratio_lossfree, rows[2].ratio_inline), (None, Some(1.5)));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use gapless_shm::{
     Consumer, ConsumerOptions, Producer, PublishError, RingOptions, Start, WaitStrategy, Waiter,
 };
 
-use crate::link::{CAPACITY_BYTES, Link, Receiver, Sender};
+pub(crate) use crate::link::CAPACITY_BYTES;
+use crate::link::{Link, Receiver, Sender};
 
 /// Messages in a batch.
 const BATCH: usize = 64;

@@ -80,16 +80,28 @@ pub(crate) fn sample(
     session: &Session<'_>,
     mut round_trip: impl FnMut(&mut Watch<'_>) -> Result<()>,
 ) -> Result<Histogram<u64>> {
+    sample_some(session, |watch| {
+        let from = ticks();
+        round_trip(watch)?;
+        Ok(Some(ticks().saturating_sub(from)))
+    })
+}
+
+/// Calls `take` until the run is over; it says how long something took, in ticks, if that counts.
+#[inline(always)]
+pub(crate) fn sample_some(
+    session: &Session<'_>,
+    mut take: impl FnMut(&mut Watch<'_>) -> Result<Option<u64>>,
+) -> Result<Histogram<u64>> {
     let mut samples = histogram();
     let mut watch = session.control.watch();
     let (warm, end) = session.schedule();
     let limit = end + PATIENCE * (end - warm);
     loop {
-        let from = ticks();
-        round_trip(&mut watch)?;
+        let taken = take(&mut watch)?;
         let now = ticks();
-        if now > warm {
-            samples.saturating_record(now.saturating_sub(from));
+        if let Some(long) = taken.filter(|_| now > warm) {
+            samples.saturating_record(long.max(1));
         }
         if now > end && (samples.len() >= SAMPLES_MIN || now > limit) {
             return Ok(samples);

@@ -16,7 +16,7 @@ use crate::scenario::{Case, Outcome, Session, Span};
 /// A run whose class changed is repeated this often, then given up for this round.
 const ATTEMPTS: u32 = 4;
 /// A quick measurement begins no round that would probably end later than this.
-const QUICK_LIMIT: Duration = Duration::from_secs(90);
+const QUICK_LIMIT: Duration = Duration::from_secs(55);
 
 /// What is to be run, and how long.
 pub(crate) struct Plan {

@@ -40,6 +40,10 @@ pub(crate) struct Case {
     pub(crate) floor: Option<String>,
     /// Our own case of the same work, where this one is a peer's.
     pub(crate) rival: Option<String>,
+    /// The same work on a path that loses nothing, where this one's does.
+    pub(crate) lossfree: Option<String>,
+    /// The same work by the application's own threads, where agents stand between here.
+    pub(crate) inline: Option<String>,
     pub(crate) partner: Partner,
     pub(crate) scenario: Arc<dyn Scenario>,
 }
@@ -51,6 +55,8 @@ impl Case {
             name: name.into(),
             floor: None,
             rival: None,
+            lossfree: None,
+            inline: None,
             partner: Partner::Process,
             scenario: Arc::new(scenario),
         }
@@ -64,6 +70,21 @@ impl Case {
     pub(crate) fn rival_of(mut self, ours: impl Into<String>) -> Self {
         self.rival = Some(ours.into());
         self
+    }
+
+    pub(crate) fn without_loss(mut self, lossfree: impl Into<String>) -> Self {
+        self.lossfree = Some(lossfree.into());
+        self
+    }
+
+    pub(crate) fn instead_of(mut self, inline: impl Into<String>) -> Self {
+        self.inline = Some(inline.into());
+        self
+    }
+
+    /// The cases that this one is compared with.
+    pub(crate) fn measures(&self) -> impl Iterator<Item = &String> {
+        [&self.floor, &self.rival, &self.lossfree, &self.inline].into_iter().flatten()
     }
 
     pub(crate) fn in_threads(mut self) -> Self {

@@ -27,17 +27,19 @@ impl Schedule {
 
 /// Sends `count` messages on schedule: `send` is called with the tick each is due at, never before
 /// it, and as soon as possible if the schedule has been missed. Ends early if `send` says false.
+/// Both closures get `state`; `now` is called again and again until a message is due.
 #[inline(always)]
-pub(crate) fn run_schedule(
+pub(crate) fn run_schedule<S>(
     schedule: Schedule,
     count: u64,
-    mut now: impl FnMut() -> u64,
-    mut send: impl FnMut(u64) -> bool,
+    state: &mut S,
+    mut now: impl FnMut(&mut S) -> u64,
+    mut send: impl FnMut(&mut S, u64) -> bool,
 ) {
     for n in 0..count {
         let due = schedule.due(n);
-        while now() < due {}
-        if !send(due) {
+        while now(state) < due {}
+        if !send(state, due) {
             return;
         }
     }
@@ -58,13 +60,13 @@ mod tests {
     /// `stall` in message 50,000 of 100,000. Returns p99.9 from the time due and of sending.
     fn p999_with_stall(stall: u64) -> (u64, u64) {
         let time = Cell::new(0);
-        let now = || {
+        let now = |(): &mut ()| {
             time.set(time.get() + 10);
             time.get()
         };
         let (mut from_due, mut from_sending) = (histogram(), histogram());
         let mut sent = 0;
-        run_schedule(Schedule::new(0, MICROSECOND as f64), 100_000, now, |due| {
+        run_schedule(Schedule::new(0, MICROSECOND as f64), 100_000, &mut (), now, |(), due| {
             if sent == 50_000 {
                 time.set(time.get() + stall);
             }
@@ -95,12 +97,12 @@ mod tests {
     #[test]
     fn nothing_is_sent_before_it_is_due_and_a_refusal_ends_the_run() {
         let time = Cell::new(0);
-        let now = || {
+        let now = |(): &mut ()| {
             time.set(time.get() + 7);
             time.get()
         };
         let mut dues = Vec::new();
-        run_schedule(Schedule::new(100, 2.5), 10, now, |due| {
+        run_schedule(Schedule::new(100, 2.5), 10, &mut (), now, |(), due| {
             assert!(time.get() >= due);
             dues.push(due);
             dues.len() < 4

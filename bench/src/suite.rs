@@ -45,7 +45,7 @@ mod tests {
             let all: BTreeSet<_> = cases.iter().map(|case| &case.name).collect();
             assert_eq!(all.len(), cases.len(), "a name occurs twice in {suite}");
             for case in &cases {
-                for other in [&case.floor, &case.rival].into_iter().flatten() {
+                for other in case.measures() {
                     assert!(all.contains(other), "{} is judged by {other}", case.name);
                 }
             }
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn the_floors_of_the_wire_are_there() {
+    fn the_wire_its_floors_and_what_targets_are_set_for_are_there() {
         let cases = cases("net").unwrap();
         for name in [
             "floor/socket/rtt",
@@ -63,6 +63,19 @@ mod tests {
             "floor/gso/1024/1408",
             "floor/gso/1024/8192",
             "floor/gso/1024/64512",
+            "socket/rtt/64",
+            "uring/rtt/64",
+            "socket/rtt/64/veth",
+            "socket/rtt/64/loss1",
+            "throughput/64/1408",
+            "throughput/64/1408/ring",
+            "throughput/1024/8192",
+            "goodput/64/loss5",
+            "multicast/goodput/64/loss1",
+            "multicast/goodput/64/loss5",
+            "paced/multicast/100k/loss1",
+            "repair/latency",
+            "repair/tail",
         ] {
             assert!(cases.iter().any(|case| case.name == name), "{name}");
         }

@@ -104,7 +104,8 @@ impl<L: Link> Scenario for Throughput<L> {
         control.wait_for(Word::Stage, OPENED)?;
         let mut receiver = self.link.open_receiver(session.dir, "flow")?;
         control.set(Word::Stage, STARTED);
-        let (warm, end) = session.schedule();
+        // Not yet: the sender may take its time to find the receiver, which has to be polled then.
+        let (mut warm, mut end) = (u64::MAX, u64::MAX);
         let (mut received, mut sum, mut full_polls) = (0u64, 0u64, 0u64);
         let mut first: Option<(u64, u64)> = None;
         let mut last = None;
@@ -125,6 +126,9 @@ impl<L: Link> Scenario for Throughput<L> {
                 }
             }
             let now = ticks();
+            if end == u64::MAX && control.get(Word::Start) != 0 {
+                (warm, end) = session.schedule();
+            }
             if first.is_none() && now > warm {
                 first = Some((received, now));
                 windows.open(received, now);
@@ -154,6 +158,9 @@ impl<L: Link> Scenario for Throughput<L> {
         let outcome = outcome
             .with_detail("messages_per_poll", messages_per_poll)
             .with_detail("window_p90_mps", windows.p90_mps());
+        let noted = receiver.remarks().into_iter();
+        let outcome =
+            noted.fold(outcome, |outcome, (name, value)| outcome.with_detail(name, value));
         let Some(calls) = receiver.calls() else {
             return Ok(outcome);
         };
@@ -169,6 +176,7 @@ impl<L: Link> Scenario for Throughput<L> {
         control.set(Word::Stage, OPENED);
         control.wait_for(Word::Stage, STARTED)?;
         sender.connect()?;
+        control.set(Word::Start, 1);
         let payload = vec![FILL; self.payload_bytes];
         let mut watch = control.watch();
         let mut sent = 0u64;

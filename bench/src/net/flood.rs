@@ -185,7 +185,7 @@ impl<const N: usize> Sender for FloodSender<N> {
         unit
     }
 
-    fn calls(&self) -> Option<u64> {
+    fn calls(&mut self) -> Option<u64> {
         Some(self.calls)
     }
 }
@@ -264,7 +264,7 @@ impl<const N: usize> Receiver for FloodReceiver<N> {
         count
     }
 
-    fn calls(&self) -> Option<u64> {
+    fn calls(&mut self) -> Option<u64> {
         Some(self.calls)
     }
 }

@@ -70,6 +70,19 @@ impl Ground {
         Ok(Self { side, address: address.into(), namespace, _veth: veth })
     }
 
+    /// This side's address.
+    pub(crate) fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// What this side and the other are called.
+    pub(crate) fn names(&self) -> (&'static str, &'static str) {
+        match self.side {
+            Side::Lead => ("lead", "partner"),
+            Side::Partner => ("partner", "lead"),
+        }
+    }
+
     /// Calls `open` where this side's sockets belong. A socket stays where it was opened.
     pub(crate) fn inside<T>(&self, open: impl FnOnce() -> T) -> Result<T> {
         let Some(namespace) = &self.namespace else {
@@ -88,10 +101,7 @@ impl Ground {
         let bound = self.inside(|| UdpSocket::bind((self.address, 0)))?;
         let socket = bound.with_context(|| format!("bind a socket to {}", self.address))?;
         let own = socket.local_addr().context("ask for the socket's address")?;
-        let (mine, theirs) = match self.side {
-            Side::Lead => ("lead", "partner"),
-            Side::Partner => ("partner", "lead"),
-        };
+        let (mine, theirs) = self.names();
         tell(session.dir, mine, &own.to_string())?;
         let peer: SocketAddr = ask(session, theirs)?.parse().context("the other's address")?;
         socket.connect(peer).with_context(|| format!("connect to {peer}"))?;
