@@ -15,6 +15,7 @@ mod progress;
 mod publish;
 mod range;
 mod records;
+mod relay;
 mod remove;
 mod sending;
 mod stat;
@@ -65,6 +66,7 @@ Examples:
   gapless pong shm:echo & gapless ping shm:echo  the round trip between two processes
   gapless pub udp:239.1.2.3:9000                 lines to a multicast group
   gapless sub udp:239.1.2.3:9000                 and out again, on any host
+  gapless relay shm:orders udp:239.1.2.3:9000    a ring to a multicast group
   gapless ls                                     which streams there are
   gapless inspect load --follow                  who reads it, and who is behind
   gapless stat                                   what senders and receivers count, live
@@ -90,6 +92,7 @@ enum Command {
     Sub(subscribe::Args),
     Ping(ping::PingArgs),
     Pong(ping::PongArgs),
+    Relay(relay::Args),
     Ls(ls::Args),
     Inspect(inspect::Args),
     Stat(stat::Args),
@@ -107,6 +110,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Sub(args) => subscribe::run(&args),
         Command::Ping(args) => ping::ping(&args),
         Command::Pong(args) => ping::pong(&args),
+        Command::Relay(args) => relay::run(&args),
         Command::Ls(args) => ls::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Stat(args) => stat::run(&args),

@@ -40,6 +40,11 @@ impl Cell {
         Self { text: "-".into(), value: Value::Null }
     }
 
+    /// Whether nothing is known.
+    pub(crate) fn is_none(&self) -> bool {
+        self.value.is_null()
+    }
+
     /// Shows `text`, tells programs `value`.
     pub(crate) fn with(text: impl Into<String>, value: impl Into<Value>) -> Self {
         Self { text: text.into(), value: value.into() }

@@ -256,7 +256,7 @@ fn errors_point_at_the_offending_part() {
 #[test]
 fn help_teaches() {
     let rings = Rings::new();
-    for command in ["demo", "pub", "sub", "ping", "pong", "ls", "inspect", "rm"] {
+    for command in ["demo", "pub", "sub", "ping", "pong", "relay", "ls", "inspect", "stat", "rm"] {
         let help = rings.run([command, "--help"]).expect(0);
         let example = format!("gapless {command}");
         assert!(help.out().contains("Examples:") && help.out().contains(&example), "{command}");
