@@ -484,3 +484,55 @@ fn the_largest_datagrams_are_read() {
     taking.take(&one);
     assert_eq!(taking.seen.last().map(|(n, bytes)| (*n, bytes.len())), Some((32_744, 65_485)));
 }
+
+/// Packets of a stream, most of them damaged, on the line and where answers come to.
+#[test]
+fn no_bytes_break_a_receiver() {
+    let mut random = Random::new(9);
+    for _ in 0..20 {
+        let (store_bytes, gaps_max) = (4096, 64);
+        let options = ReceiverOptions { store_bytes, gaps_max, ..ReceiverOptions::default() };
+        let mut receiver = Receiver::new(options).unwrap();
+        let mut next = None;
+        let mut handler = |event: Event<'_>| {
+            match event {
+                Event::Joined { next: first, .. } => next = Some(first),
+                Event::Message { sequence, .. } => {
+                    assert_eq!(next, Some(sequence));
+                    next = Some(sequence + 1);
+                }
+                Event::Lost { first, count } => {
+                    assert_eq!(next, Some(first));
+                    next = Some(first + count);
+                }
+                _ => {}
+            }
+            true
+        };
+        let (mut now, mut buffer) = (1, [0; CONTROL_MAX_BYTES]);
+        for n in 0..2_000_u64 {
+            now += random.below(1_000_000);
+            let mut bytes = packet(SESSION, 1 + n + random.below(20), random.below(9) as u16);
+            for _ in 0..random.below(4) {
+                let at = random.below(bytes.len() as u64) as usize;
+                // Most often not the session, which would only make it a foreign one.
+                bytes[if at < 10 && !random.chance(0.01) { 10 + at } else { at }] =
+                    random.next() as u8;
+            }
+            if random.chance(0.1) {
+                bytes.truncate(random.below(bytes.len() as u64) as usize);
+            }
+            if random.chance(0.3) {
+                receiver.on_answer(from(SERVER), &bytes, now, &mut handler);
+            } else {
+                receiver.on_datagram(0, from(SERVER), &bytes, now, &mut handler);
+            }
+            while let Some(transmit) = receiver.poll_transmit(now, &mut buffer) {
+                assert!(matches!(transmit.to, To::Peer(_)) && transmit.bytes <= buffer.len());
+            }
+            receiver.deliver(&mut handler);
+            assert!(receiver.held_bytes() <= store_bytes && receiver.open_gaps() <= gaps_max);
+        }
+        assert!(receiver.counts().malformed > 0);
+    }
+}

@@ -284,10 +284,9 @@ fn a_killed_receiver_holds_the_sender_up_no_longer_than_its_timeout() {
     assert!(readers.iter_mut().all(|reader| reader.lost() == 0));
 }
 
-#[test]
-fn a_path_too_narrow_is_told_and_passes() {
+fn is_told_of_a_path_too_narrow(place: &str) {
     let Some(hosts) = Hosts::new(2) else { return };
-    let address = "udp:10.78.0.2:9000?iface=eth0&datagram=1408&heartbeat=10ms";
+    let address = &format!("udp:{place}:9000?iface=eth0&datagram=1408&heartbeat=10ms");
     let mut reader = [Reader::new(&hosts, 1, address)];
     hosts.ip(0, "link set eth0 mtu 1000\n");
     let mut publisher = publisher(&hosts, 0, address);
@@ -306,4 +305,14 @@ fn a_path_too_narrow_is_told_and_passes() {
     hosts.ip(0, "link set eth0 mtu 1500\n");
     all_have(&mut reader, &mut publisher, 20);
     assert_eq!(reader[0].lost(), 0);
+}
+
+#[test]
+fn a_path_too_narrow_is_told_and_passes() {
+    is_told_of_a_path_too_narrow("10.78.0.2");
+}
+
+#[test]
+fn a_groups_path_too_narrow_is_told_and_passes() {
+    is_told_of_a_path_too_narrow("239.1.2.3");
 }
