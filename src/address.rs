@@ -23,6 +23,8 @@
 //! | `name` | shown to whoever asks who is slow | subscriber |
 //! | `observe` | `yes`: no slot, holds nobody up | subscriber |
 //! | `wait` | `spin`, `yield`, `park` | subscriber |
+//! | `envelope` | `yes`: each message carries an [`Envelope`](crate::protocol::Envelope) | both |
+//! | `topic`, `publisher` | numbers for the envelope | publisher |
 //! | `prefault` | `yes`, `no` | both |
 //! | `lock` | `never`, `permitted`, `required` | both |
 //! | `huge` | `default`, `transparent`, `required` | both |
@@ -41,6 +43,8 @@ use gapless_shm::{
     default_directory, ring_path,
 };
 use thiserror::Error;
+
+use crate::protocol::Envelope;
 
 pub use udp::UdpAddress;
 
@@ -87,6 +91,8 @@ pub struct ShmAddress {
     pub(crate) ring: RingOptions,
     pub(crate) consumer: ConsumerOptions,
     pub(crate) wait: WaitStrategy,
+    /// What envelopes say unless told otherwise; `None` if there are none.
+    pub(crate) envelope: Option<Envelope>,
 }
 
 impl Address {
@@ -95,6 +101,17 @@ impl Address {
         match self {
             Self::Shm(shm) => &shm.name,
             Self::Udp(udp) => udp.name(),
+        }
+    }
+}
+
+impl Address {
+    /// Whether messages carry envelopes: then a publisher puts them on, and a subscriber takes them
+    /// off.
+    pub fn is_enveloped(&self) -> bool {
+        match self {
+            Self::Shm(shm) => shm.envelope.is_some(),
+            Self::Udp(udp) => udp.sender.enveloped,
         }
     }
 }
@@ -175,7 +192,9 @@ impl Input<'_> {
         }
         let mut address = self.blank(name);
         for (key, value) in self.options(options)? {
-            self.set(&mut address, key, value)?;
+            if !self.set_envelope(&mut address.envelope, key, value)? {
+                self.set(&mut address, key, value)?;
+            }
         }
         Ok(address)
     }
@@ -189,7 +208,27 @@ impl Input<'_> {
             ring: RingOptions::new(),
             consumer: ConsumerOptions::new(),
             wait: WaitStrategy::default(),
+            envelope: None,
         }
+    }
+
+    /// `envelope`, `topic` and `publisher`. False if `key` is something else.
+    fn set_envelope(
+        &self,
+        envelope: &mut Option<Envelope>,
+        key: &str,
+        value: &str,
+    ) -> Result<bool, AddressError> {
+        match key {
+            "envelope" if self.yes(value)? => {
+                envelope.get_or_insert_default();
+            }
+            "envelope" => *envelope = None,
+            "topic" => envelope.get_or_insert_default().topic = self.number(value)?,
+            "publisher" => envelope.get_or_insert_default().publisher = self.number(value)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// The options as keys and values, none of them given twice.
@@ -269,7 +308,8 @@ impl Input<'_> {
                 return Err(self.error(
                     key,
                     "unknown option; known: dir, capacity, align, max, slots, mode, parkable, \
-                     evictable, first, filemode, from, name, observe, wait, prefault, lock, huge",
+                     evictable, first, filemode, from, name, observe, wait, envelope, topic, \
+                     publisher, prefault, lock, huge",
                 ));
             }
         }

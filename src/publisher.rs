@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gapless_shm::{ConsumerOptions, ConsumerView, Mapped, Producer, PublishError, Start, remove};
 
@@ -10,6 +10,8 @@ use crate::address::{Address, UdpAddress};
 use crate::agent::Agent;
 use crate::error::Error;
 use crate::fragment::Fragments;
+use crate::protocol::Envelope;
+use crate::protocol::envelope::ENVELOPE_BYTES;
 use crate::protocol::mold::{BLOCK_HEADER_BYTES, HEADER_BYTES};
 use crate::wire::{SenderAgent, WireError};
 
@@ -26,9 +28,16 @@ const DROP_LINGER: Duration = Duration::from_millis(20);
 /// an unnamed one, or the one that the address's `ring` names. Each message leaves in the call that
 /// publishes it; messages of one [`batch`](Self::batch) leave together, which is many times cheaper
 /// each. Between messages call [`poll`](Self::poll): it answers requests and sends heartbeats.
+///
+/// With `envelope=yes` each message is preceded by an [`Envelope`], which subscribers with the same
+/// option take off again: it names topic, publisher, the publisher's own sequence number and the
+/// time, and lets fragments travel.
 pub struct Publisher {
     producer: Producer,
     wire: Option<Box<Wire>>,
+    envelope: Option<Envelope>,
+    /// Where messages of a batch meet their envelopes.
+    scratch: Vec<u8>,
 }
 
 /// The sending side of a publisher of datagrams.
@@ -58,7 +67,12 @@ impl Publisher {
     /// As for [`open`](Self::open).
     pub fn open_at(address: &Address) -> Result<Self, Error> {
         match address {
-            Address::Shm(shm) => Ok(Self { producer: shm.ring.open(shm.name())?, wire: None }),
+            Address::Shm(shm) => Ok(Self {
+                producer: shm.ring.open(shm.name())?,
+                wire: None,
+                envelope: shm.envelope,
+                scratch: Vec::new(),
+            }),
             Address::Udp(udp) => Self::open_udp(udp),
         }
     }
@@ -85,7 +99,9 @@ impl Publisher {
         };
         let agent = SenderAgent::open(address, consumer)?;
         let carries_on = address.ring_name().is_some();
-        Ok(Self { producer, wire: Some(Box::new(Wire { agent, failed: None, carries_on })) })
+        let wire = Box::new(Wire { agent, failed: None, carries_on });
+        let (envelope, scratch) = (address.ring.envelope, Vec::new());
+        Ok(Self { producer, wire: Some(wire), envelope, scratch })
     }
 
     /// Publishes a copy of `payload` and returns its sequence number. Never blocks.
@@ -97,12 +113,72 @@ impl Publisher {
     /// message is published all the same, and will be repeated.
     #[inline]
     pub fn try_publish(&mut self, payload: &[u8]) -> Result<u64, PublishError> {
+        if let Some(envelope) = &self.envelope {
+            let envelope = whole(envelope, self.producer.next_sequence(), payload.len());
+            return self.try_publish_as(&envelope, payload);
+        }
         let Some(wire) = &mut self.wire else { return self.producer.try_publish(payload) };
         let published = self.producer.try_publish(payload);
         wire.send();
         match published {
             Err(error) if error.is_backpressure() => self.producer.try_publish(payload),
             published => published,
+        }
+    }
+
+    /// Publishes a message, or a fragment of one, behind an envelope of the caller's own.
+    /// [`try_publish`](Self::try_publish) fills one in by itself: with the address's topic and
+    /// publisher, the stream's sequence number as the publisher's, and the time.
+    ///
+    /// # Errors
+    /// As for [`try_publish`](Self::try_publish).
+    pub fn try_publish_as(
+        &mut self,
+        envelope: &Envelope,
+        payload: &[u8],
+    ) -> Result<u64, PublishError> {
+        let publish = |producer: &mut Producer| {
+            let mut claim = producer.claim(ENVELOPE_BYTES + payload.len())?;
+            if let Some((head, body)) = claim.split_first_chunk_mut() {
+                envelope.write(head);
+                body.copy_from_slice(payload);
+            }
+            claim.set_flags(envelope.record_flags());
+            Ok(claim.commit())
+        };
+        let published: Result<u64, PublishError> = publish(&mut self.producer);
+        let Some(wire) = &mut self.wire else { return published };
+        wire.send();
+        match published {
+            Err(error) if error.is_backpressure() => publish(&mut self.producer),
+            published => published,
+        }
+    }
+
+    /// `publish` on an enveloped stream.
+    fn publish_enveloped(
+        &mut self,
+        template: &Envelope,
+        payload: &[u8],
+        mut on_backpressure: impl FnMut() -> bool,
+    ) -> Result<u64, PublishError> {
+        let room = self.producer.max_message_bytes().saturating_sub(ENVELOPE_BYTES).max(1);
+        let mut envelope = whole(template, self.producer.next_sequence(), payload.len());
+        let mut rest = payload;
+        envelope.flags = Envelope::BEGIN;
+        loop {
+            let (now, later) = rest.split_at(rest.len().min(room));
+            if later.is_empty() {
+                envelope.flags |= Envelope::END;
+            }
+            match self.try_publish_as(&envelope, now) {
+                Ok(sequence) if later.is_empty() => return Ok(sequence),
+                Ok(_) => {
+                    (rest, envelope.flags, envelope.message_bytes) = (later, 0, 0);
+                }
+                Err(error) if error.is_backpressure() && on_backpressure() => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 
@@ -136,6 +212,9 @@ impl Publisher {
         payload: &[u8],
         mut on_backpressure: impl FnMut() -> bool,
     ) -> Result<u64, PublishError> {
+        if let Some(envelope) = self.envelope {
+            return self.publish_enveloped(&envelope, payload, on_backpressure);
+        }
         let mut fragments = Fragments::new(payload);
         loop {
             let published = fragments.try_publish(&mut self.producer);
@@ -156,12 +235,22 @@ impl Publisher {
     /// As for [`try_publish`](Self::try_publish).
     #[inline]
     pub fn claim(&mut self, len: usize) -> Result<Claim<'_>, PublishError> {
-        Ok(Claim { claim: self.producer.claim(len)?, wire: self.wire.as_deref_mut() })
+        let next = self.producer.next_sequence();
+        let envelope = self.envelope.map(|envelope| whole(&envelope, next, len));
+        let head = envelope.map_or(0, |_| ENVELOPE_BYTES);
+        let claim = self.producer.claim(head + len)?;
+        Ok(Claim { claim, envelope, wire: self.wire.as_deref_mut() })
     }
 
     /// Starts a batch of messages that appear together, and leave together.
     pub fn batch(&mut self) -> Batch<'_> {
-        Batch { batch: self.producer.batch(), wire: self.wire.as_deref_mut() }
+        Batch {
+            next: self.producer.next_sequence(),
+            batch: self.producer.batch(),
+            envelope: self.envelope,
+            scratch: &mut self.scratch,
+            wire: self.wire.as_deref_mut(),
+        }
     }
 
     /// Does what there is to do between messages: nothing for a ring; for datagrams, sends what
@@ -253,21 +342,30 @@ impl Wire {
 #[must_use = "a claim that is dropped is aborted"]
 pub struct Claim<'a> {
     claim: gapless_shm::Claim<'a, Mapped>,
+    envelope: Option<Envelope>,
     wire: Option<&'a mut Wire>,
 }
 
 impl Claim<'_> {
-    /// Shortens the message to its first `len` bytes.
-    ///
-    /// # Panics
-    /// If it is shorter than that.
+    /// Shortens the message to `len` bytes; a longer `len` changes nothing.
     pub fn truncate(&mut self, len: usize) {
-        self.claim.truncate(len);
+        self.claim.truncate(self.head() + len);
+    }
+
+    /// Bytes in front of the message.
+    fn head(&self) -> usize {
+        self.envelope.map_or(0, |_| ENVELOPE_BYTES)
     }
 
     /// Publishes the message and returns its sequence number.
     #[inline]
-    pub fn commit(self) -> u64 {
+    pub fn commit(mut self) -> u64 {
+        if let Some(mut envelope) = self.envelope {
+            envelope.message_bytes = self.len() as u32;
+            if let Some(head) = self.claim.first_chunk_mut() {
+                envelope.write(head);
+            }
+        }
         let sequence = self.claim.commit();
         if let Some(wire) = self.wire {
             wire.send();
@@ -280,13 +378,14 @@ impl Deref for Claim<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.claim
+        &self.claim[self.head()..]
     }
 }
 
 impl DerefMut for Claim<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.claim
+        let head = self.head();
+        &mut self.claim[head..]
     }
 }
 
@@ -294,6 +393,10 @@ impl DerefMut for Claim<'_> {
 #[must_use = "a batch that is dropped is aborted"]
 pub struct Batch<'a> {
     batch: gapless_shm::Batch<'a, Mapped>,
+    /// Sequence of its first message.
+    next: u64,
+    envelope: Option<Envelope>,
+    scratch: &'a mut Vec<u8>,
     wire: Option<&'a mut Wire>,
 }
 
@@ -304,7 +407,14 @@ impl Batch<'_> {
     /// As for [`shm::Batch::push`](crate::shm::Batch::push).
     #[inline]
     pub fn push(&mut self, payload: &[u8]) -> Result<u64, PublishError> {
-        self.batch.push(payload)
+        let Some(envelope) = &self.envelope else { return self.batch.push(payload) };
+        let envelope = whole(envelope, self.next + self.batch.len(), payload.len());
+        let mut head = [0; ENVELOPE_BYTES];
+        envelope.write(&mut head);
+        self.scratch.clear();
+        self.scratch.extend_from_slice(&head);
+        self.scratch.extend_from_slice(payload);
+        self.batch.push(self.scratch)
     }
 
     /// Messages in the batch so far.
@@ -325,6 +435,18 @@ impl Batch<'_> {
             wire.send();
         }
         count
+    }
+}
+
+/// The envelope of a whole message that is sent now.
+fn whole(template: &Envelope, sequence: u64, len: usize) -> Envelope {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Envelope {
+        flags: Envelope::BEGIN | Envelope::END,
+        publisher_sequence: sequence,
+        send_time_unix_ns: now.as_nanos() as u64,
+        message_bytes: len as u32,
+        ..*template
     }
 }
 

@@ -6,8 +6,8 @@ use gapless_shm::{Consumer, Flags, Message, ProducerStatus, WaitStrategy, Waiter
 
 use crate::address::Address;
 use crate::error::{Error, PollError};
-use crate::protocol::Event;
-use crate::wire::Inlet;
+use crate::protocol::{Envelope, Event};
+use crate::wire::{Inlet, WireError};
 
 /// A subscriber of datagrams that has heard nothing for so long takes the publisher for dead: three
 /// of its longest heartbeats by default.
@@ -23,6 +23,7 @@ const PARK_MAX: Duration = Duration::from_millis(10);
 pub struct Subscriber {
     source: Source,
     waiter: Waiter,
+    enveloped: bool,
 }
 
 #[expect(clippy::large_enum_variant, reason = "the quicker of the two stays at hand")]
@@ -57,17 +58,19 @@ impl Subscriber {
     /// # Errors
     /// As for [`open`](Self::open).
     pub fn open_at(address: &Address) -> Result<Self, Error> {
-        let (source, wait) = match address {
-            Address::Shm(shm) => (Source::Ring(shm.consumer.attach(shm.name())?), shm.wait),
+        let (source, wait, envelope) = match address {
+            Address::Shm(shm) => {
+                (Source::Ring(shm.consumer.attach(shm.name())?), shm.wait, shm.envelope)
+            }
             Address::Udp(udp) => {
                 let wait = udp.wait_strategy();
                 let parks = wait == WaitStrategy::Park;
                 let inlet = Inlet::open(udp)?;
                 let wire = Wire { inlet, parks, joined: false, told: None };
-                (Source::Wire(Box::new(wire)), wait)
+                (Source::Wire(Box::new(wire)), wait, udp.ring.envelope)
             }
         };
-        Ok(Self { source, waiter: Waiter::new(wait) })
+        Ok(Self { source, waiter: Waiter::new(wait), enveloped: envelope.is_some() })
     }
 
     /// Hands up to `limit` messages to `handler`, in order, and returns how many. Never blocks.
@@ -79,6 +82,47 @@ impl Subscriber {
     /// subscription.
     #[inline]
     pub fn poll(
+        &mut self,
+        limit: usize,
+        handler: impl FnMut(Message<'_>),
+    ) -> Result<usize, PollError> {
+        if self.enveloped {
+            let mut handler = handler;
+            return self.poll_enveloped(limit, |_, message| handler(message));
+        }
+        self.poll_records(limit, handler)
+    }
+
+    /// As [`poll`](Self::poll), with each message's envelope beside it.
+    ///
+    /// # Errors
+    /// As for [`poll`](Self::poll), and [`WireError::Envelope`] if messages had none: they were
+    /// passed over.
+    pub fn poll_enveloped(
+        &mut self,
+        limit: usize,
+        mut handler: impl FnMut(&Envelope, Message<'_>),
+    ) -> Result<usize, PollError> {
+        let mut wrong = None;
+        let mut handled = 0;
+        self.poll_records(limit, |record| match Envelope::split(record.payload) {
+            Ok((envelope, payload)) => {
+                handled += 1;
+                let flags = envelope.record_flags();
+                handler(&envelope, Message { payload, flags, ..record });
+            }
+            Err(error) => wrong = wrong.or(Some((record.sequence, error))),
+        })?;
+        match wrong {
+            Some((sequence, error)) if handled == 0 => {
+                Err(WireError::Envelope { sequence, error }.into())
+            }
+            _ => Ok(handled),
+        }
+    }
+
+    #[inline]
+    fn poll_records(
         &mut self,
         limit: usize,
         mut handler: impl FnMut(Message<'_>),

@@ -195,3 +195,53 @@ fn a_closed_stream_is_read_to_its_end() {
     closing.join().unwrap();
     assert_eq!(last, 1000);
 }
+
+#[test]
+fn enveloped_streams_carry_fragments() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = format!("envelope=yes&dir={}", dir.path().display());
+    let address = format!("udp:127.0.0.1:{}?{options}&topic=7&publisher=42", free_port());
+    let to = shm(&format!("shm:copy?{options}"));
+    let mut receiver = ReceiverAgent::open(&udp(&address), &to).unwrap();
+    let mut publisher = Publisher::open(&address).unwrap();
+    while receiver.producer().is_none() {
+        publisher.poll().unwrap();
+        receiver.duty_cycle().unwrap();
+    }
+    let mut direct = Subscriber::open(&format!("shm:copy?{options}")).unwrap();
+    let large: Vec<u8> = (0..10_000_u32).flat_map(u32::to_be_bytes).collect();
+    publisher.publish(&large, || true).unwrap();
+    let mut claim = publisher.claim(10).unwrap();
+    claim[..5].copy_from_slice(b"claim");
+    claim.truncate(5);
+    claim.commit();
+    let mut batch = publisher.batch();
+    batch.push(b"batch").unwrap();
+    assert_eq!(batch.commit(), 1);
+
+    let mut reassembler = gapless::Reassembler::new(1 << 20);
+    let mut seen: Vec<Vec<u8>> = Vec::new();
+    while seen.len() < 3 {
+        publisher.poll().unwrap();
+        receiver.duty_cycle().unwrap();
+        direct
+            .poll_enveloped(64, |envelope, message| {
+                assert_eq!((envelope.topic, envelope.publisher), (7, 42));
+                reassembler.accept(message, |part| match part {
+                    gapless::Part::Whole { payload, .. } => seen.push(payload.to_vec()),
+                    other => panic!("{other:?}"),
+                });
+            })
+            .unwrap();
+    }
+    assert_eq!(seen, [large, b"claim".to_vec(), b"batch".to_vec()]);
+}
+
+#[test]
+fn a_fragment_on_a_plain_stream_ends_its_sender() {
+    let address = format!("udp:127.0.0.1:{}", free_port());
+    let mut publisher = Publisher::open(&address).unwrap();
+    publisher.publish(&[0; 5000], || true).unwrap();
+    let error = publisher.poll().unwrap_err();
+    assert!(error.to_string().contains("enveloped"), "{error}");
+}

@@ -45,7 +45,8 @@ use crate::protocol::{Flow, Join, ReceiverOptions, RequestProtocol, SenderOption
 /// | `dscp` | class of service, 0 to 63 | both |
 /// | `busypoll` | µs that the kernel polls the device | both |
 /// | `coalesce` | `no`: neither GSO nor GRO | both |
-/// | `envelope` | `yes`: messages carry envelopes; fragments may travel | both |
+/// | `envelope` | `yes`: messages carry [envelopes](crate::protocol::Envelope); fragments may travel | both |
+/// | `topic`, `publisher` | numbers for the envelope | publisher |
 /// | `stats` | name of the counters page | both |
 ///
 /// and of a ring: `dir`, `capacity`, `align`, `max`, `slots`, `mode`, `parkable`, `evictable`,
@@ -307,7 +308,6 @@ fn set_sending(
             }
             value.clone_into(&mut address.ring.name);
         }
-        "envelope" => sender.enveloped = input.yes(value)?,
         _ => return Ok(false),
     }
     Ok(true)
@@ -367,6 +367,10 @@ fn set_ring(
     key: &str,
     value: &str,
 ) -> Result<(), AddressError> {
+    if input.set_envelope(&mut address.ring.envelope, key, value)? {
+        address.sender.enveloped = address.ring.envelope.is_some();
+        return Ok(());
+    }
     const RING: [&str; 13] = [
         "dir",
         "capacity",
@@ -392,7 +396,7 @@ fn set_ring(
             "unknown option; known: iface, b, ifaceb, also, bind, ttl, loop, datagram, flow, \
              heartbeat, linger, ring, anysession, request, source, session, from, name, reorder, \
              skew, backoff, retry, giveup, store, repair, backend, rcvbuf, sndbuf, dscp, busypoll, \
-             coalesce, envelope, stats; of the ring: {}",
+             coalesce, envelope, topic, publisher, stats; of the ring: {}",
             RING.join(", ")
         ),
     ))

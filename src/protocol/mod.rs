@@ -37,6 +37,7 @@ use std::net::SocketAddr;
 
 pub use arbiter::LineCounts;
 pub use control::{Control, ControlError};
+pub use envelope::{Envelope, EnvelopeError};
 pub use flow::{Flow, ReceiverView};
 pub use mold::{Header, Messages, Packet, PacketError, Session};
 pub use options::{Join, OptionError, ReceiverOptions, RequestProtocol, SenderOptions};

@@ -4,15 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use gapless::protocol::envelope::{ENVELOPE_BYTES, Envelope, EnvelopeError};
 use gapless::shm::Producer;
-use gapless::{Address, Fragments, Message, PublishError};
-
-/// Whether an address says that its messages carry envelopes.
-pub(crate) fn is_enveloped(address: &Address) -> bool {
-    match address {
-        Address::Udp(udp) => udp.sender_options().enveloped,
-        _ => false,
-    }
-}
+use gapless::{Fragments, Message, PublishError};
 
 /// The record without its envelope, flagged as the envelope says.
 ///

@@ -12,7 +12,7 @@ use gapless::wire::WireError;
 use gapless::{Address, Fragments, Publisher, WaitStrategy, Waiter};
 
 use crate::digest::Digest;
-use crate::enveloped::{Origin, Pieces, is_enveloped};
+use crate::enveloped::{Origin, Pieces};
 use crate::progress;
 use crate::stop::{LOOK_INTERVAL, Stop};
 
@@ -86,7 +86,7 @@ impl Sending {
         let mut publisher = Publisher::open_at(address)?;
         let ring_max = publisher.producer().max_message_bytes();
         let wire_max = publisher.sender().map(|sender| sender.max_message_bytes());
-        let enveloped = enveloped || is_enveloped(address);
+        let enveloped = enveloped || address.is_enveloped();
         let wired = wire_max.is_some();
         let tended = Tended { publisher, wired, published_at: Instant::now() };
         Ok(Self {

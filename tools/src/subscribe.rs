@@ -12,7 +12,7 @@ use gapless::shm::{ProducerStatus, RingError};
 use gapless::{Address, Error, Message, Part, PollError, Reassembler, Subscriber};
 
 use crate::digest::Digest;
-use crate::enveloped::{is_enveloped, unwrapped};
+use crate::enveloped::unwrapped;
 use crate::exit::{Outcome, Usage};
 use crate::progress;
 use crate::records::Prefix;
@@ -110,7 +110,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
         incomplete: 0,
         next_sequence: subscriber.next_sequence(),
         sums: args.hash,
-        enveloped: args.envelope || is_enveloped(&args.address),
+        // Where the address says so, the subscriber takes envelopes off by itself.
+        enveloped: args.envelope && !args.address.is_enveloped(),
     };
     let start = Instant::now();
     let end = read(args, &stop, &mut subscriber, &mut reader)?;
