@@ -11,7 +11,7 @@ mod socket;
 mod uring;
 mod veth;
 
-pub(crate) use flood::Flood;
+pub(crate) use flood::{Flood, segment};
 pub(crate) use ground::{Ground, Path};
 pub(crate) use meeting::{ask, tell, told};
 pub(crate) use pingpong::{Dial, Duplex, PingPong};

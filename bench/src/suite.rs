@@ -76,6 +76,7 @@ mod tests {
             "paced/multicast/100k/loss1",
             "repair/latency",
             "repair/tail",
+            "receivers/16",
         ] {
             assert!(cases.iter().any(|case| case.name == name), "{name}");
         }

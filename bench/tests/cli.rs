@@ -126,7 +126,8 @@ fn each_case_of_the_wire_leaves_a_row_or_the_reason_why_not() {
             assert!(table.contains(&format!("skipped {case}: {reason}")), "{table}");
             continue;
         }
-        let is_latency = ["/rtt", "repair/", "paced/"].iter().any(|part| case.contains(part));
+        let is_latency =
+            ["/rtt", "repair/", "paced/", "receivers/"].iter().any(|part| case.contains(part));
         if is_latency {
             assert!(row["p50_ns"].as_f64().expect("a latency") > 0.0, "{row}");
         } else {

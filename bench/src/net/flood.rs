@@ -70,8 +70,7 @@ impl<const N: usize> Link for Flood<N> {
     fn open_sender(&self, dir: &Path, channel: &str) -> Result<FloodSender<N>> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("bind the sender")?;
         if self.segments() > 1 {
-            let bytes = self.segment_bytes() as c_int;
-            set_option(&socket, libc::SOL_UDP, libc::UDP_SEGMENT, bytes).context("UDP_SEGMENT")?;
+            segment(&socket, self.segment_bytes()).context("UDP_SEGMENT")?;
         }
         socket.set_nonblocking(true).context("make the socket non-blocking")?;
         let credit = Mapping::create(&dir.join(format!("{channel}.credit")), CREDIT_BYTES);
@@ -117,6 +116,11 @@ fn room(socket: &UdpSocket) -> Result<usize> {
         .context("SO_RCVBUF")?;
     let granted = option(socket, libc::SOL_SOCKET, libc::SO_RCVBUF).context("SO_RCVBUF")?;
     Ok((usize::try_from(granted)? / 2).min(WINDOW_MAX))
+}
+
+/// Lets the kernel cut what `socket` sends into datagrams of so many bytes.
+pub(crate) fn segment(socket: &UdpSocket, bytes: usize) -> io::Result<()> {
+    set_option(socket, libc::SOL_UDP, libc::UDP_SEGMENT, bytes as c_int)
 }
 
 fn set_option(socket: &UdpSocket, level: c_int, name: c_int, value: c_int) -> io::Result<()> {

@@ -6,7 +6,7 @@ use crate::net::{BareSocket, BareUring, Flood, Path, PingPong};
 use crate::oneway::OneWay;
 use crate::scenario::Case;
 use crate::throughput::Throughput;
-use crate::wire::{Backend, Flow, Form, Holes, RingedFlow, RingedStreams, Streams, Tail};
+use crate::wire::{Backend, Fan, Flow, Form, Holes, RingedFlow, RingedStreams, Streams, Tail};
 
 /// Bytes of the message whose round trips are measured.
 const ROUND_TRIP_BYTES: usize = 64;
@@ -22,6 +22,9 @@ pub(super) fn cases() -> Vec<Case> {
     goodputs(&mut cases);
     paced(&mut cases);
     repairs(&mut cases);
+    for receivers in [1, 4, 16] {
+        cases.push(Case::new(format!("receivers/{receivers}"), Fan { receivers }));
+    }
     cases
 }
 
