@@ -45,6 +45,8 @@ struct Wire {
     agent: SenderAgent,
     /// Met while publishing; told by the next poll.
     failed: Option<WireError>,
+    /// Longest record that fits a datagram, bytes.
+    max_bytes: usize,
     /// Whether the ring has a name: then the session can be carried on, and is not ended.
     carries_on: bool,
 }
@@ -99,7 +101,8 @@ impl Publisher {
         };
         let agent = SenderAgent::open(address, consumer)?;
         let carries_on = address.ring_name().is_some();
-        let wire = Box::new(Wire { agent, failed: None, carries_on });
+        let max_bytes = agent.max_message_bytes();
+        let wire = Box::new(Wire { agent, failed: None, max_bytes, carries_on });
         let (envelope, scratch) = (address.ring.envelope, Vec::new());
         Ok(Self { producer, wire: Some(wire), envelope, scratch })
     }
@@ -118,12 +121,9 @@ impl Publisher {
             return self.try_publish_as(&envelope, payload);
         }
         let Some(wire) = &mut self.wire else { return self.producer.try_publish(payload) };
-        let published = self.producer.try_publish(payload);
-        wire.send();
-        match published {
-            Err(error) if error.is_backpressure() => self.producer.try_publish(payload),
-            published => published,
-        }
+        wire.check(payload.len())?;
+        let producer = &mut self.producer;
+        wire.publish(|| producer.try_publish(payload))
     }
 
     /// Publishes a message, or a fragment of one, behind an envelope of the caller's own.
@@ -137,7 +137,8 @@ impl Publisher {
         envelope: &Envelope,
         payload: &[u8],
     ) -> Result<u64, PublishError> {
-        let publish = |producer: &mut Producer| {
+        let producer = &mut self.producer;
+        let mut publish = || {
             let mut claim = producer.claim(ENVELOPE_BYTES + payload.len())?;
             if let Some((head, body)) = claim.split_first_chunk_mut() {
                 envelope.write(head);
@@ -146,13 +147,9 @@ impl Publisher {
             claim.set_flags(envelope.record_flags());
             Ok(claim.commit())
         };
-        let published: Result<u64, PublishError> = publish(&mut self.producer);
-        let Some(wire) = &mut self.wire else { return published };
-        wire.send();
-        match published {
-            Err(error) if error.is_backpressure() => publish(&mut self.producer),
-            published => published,
-        }
+        let Some(wire) = &mut self.wire else { return publish() };
+        wire.check(ENVELOPE_BYTES + payload.len())?;
+        wire.publish(publish)
     }
 
     /// `publish` on an enveloped stream.
@@ -162,7 +159,9 @@ impl Publisher {
         payload: &[u8],
         mut on_backpressure: impl FnMut() -> bool,
     ) -> Result<u64, PublishError> {
-        let room = self.producer.max_message_bytes().saturating_sub(ENVELOPE_BYTES).max(1);
+        let most = self.wire.as_ref().map_or(usize::MAX, |wire| wire.max_bytes);
+        let record = self.producer.max_message_bytes().min(most);
+        let room = record.saturating_sub(ENVELOPE_BYTES).max(1);
         let mut envelope = whole(template, self.producer.next_sequence(), payload.len());
         let mut rest = payload;
         envelope.flags = Envelope::BEGIN;
@@ -176,9 +175,18 @@ impl Publisher {
                 Ok(_) => {
                     (rest, envelope.flags, envelope.message_bytes) = (later, 0, 0);
                 }
-                Err(error) if error.is_backpressure() && on_backpressure() => {}
+                Err(error) if error.is_backpressure() && on_backpressure() => self.make_room(),
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Takes the reports that a publisher of datagrams may be waiting for.
+    fn make_room(&mut self) {
+        if let Some(wire) = &mut self.wire
+            && let Err(error) = wire.agent.duty_cycle()
+        {
+            wire.failed = Some(error);
         }
     }
 
@@ -217,13 +225,13 @@ impl Publisher {
         }
         let mut fragments = Fragments::new(payload);
         loop {
-            let published = fragments.try_publish(&mut self.producer);
-            if let Some(wire) = &mut self.wire {
-                wire.send();
-            }
+            let published = match &self.wire {
+                None => fragments.try_publish(&mut self.producer),
+                Some(_) => self.try_publish(payload), // plain datagrams carry no fragments
+            };
             match published {
                 Ok(sequence) => return Ok(sequence),
-                Err(error) if error.is_backpressure() && on_backpressure() => {}
+                Err(error) if error.is_backpressure() && on_backpressure() => self.make_room(),
                 Err(error) => return Err(error),
             }
         }
@@ -238,6 +246,9 @@ impl Publisher {
         let next = self.producer.next_sequence();
         let envelope = self.envelope.map(|envelope| whole(&envelope, next, len));
         let head = envelope.map_or(0, |_| ENVELOPE_BYTES);
+        if let Some(wire) = &self.wire {
+            wire.check(head + len)?;
+        }
         let claim = self.producer.claim(head + len)?;
         Ok(Claim { claim, envelope, wire: self.wire.as_deref_mut() })
     }
@@ -297,13 +308,16 @@ impl Publisher {
     /// that report have everything, or for as long as the address's `linger` says: blocks so long.
     ///
     /// # Errors
-    /// [`WireError`]: what the network refused.
+    /// [`WireError::Unsent`] if flow control held messages back all that time; what the network
+    /// refused.
     pub fn close(mut self) -> Result<(), WireError> {
         match &mut self.wire {
             None => Ok(()),
             Some(wire) => {
                 wire.carries_on = true; // told here: nothing is left for `drop`
-                wire.finish(Duration::MAX)
+                wire.finish(wire.agent.linger())?;
+                let (sent, next) = (wire.agent.next_sequence(), self.producer.next_sequence());
+                if sent == next { Ok(()) } else { Err(WireError::Unsent { first: sent, next }) }
             }
         }
     }
@@ -319,6 +333,28 @@ impl Drop for Publisher {
 }
 
 impl Wire {
+    /// Refuses what no datagram takes, before it is in the ring.
+    #[inline]
+    fn check(&self, len: usize) -> Result<(), PublishError> {
+        let max = self.max_bytes;
+        if len > max { Err(PublishError::TooLong { len, max }) } else { Ok(()) }
+    }
+
+    /// Publishes and sends; if the ring is full, sends and tries once more.
+    #[inline]
+    fn publish(
+        &mut self,
+        mut publish: impl FnMut() -> Result<u64, PublishError>,
+    ) -> Result<u64, PublishError> {
+        let mut published = publish();
+        if published.is_err_and(|error| error.is_backpressure()) {
+            self.send();
+            published = publish();
+        }
+        self.send();
+        published
+    }
+
     #[inline]
     fn send(&mut self) {
         if let Err(error) = self.agent.send() {
@@ -407,6 +443,9 @@ impl Batch<'_> {
     /// As for [`shm::Batch::push`](crate::shm::Batch::push).
     #[inline]
     pub fn push(&mut self, payload: &[u8]) -> Result<u64, PublishError> {
+        if let Some(wire) = &self.wire {
+            wire.check(self.envelope.map_or(0, |_| ENVELOPE_BYTES) + payload.len())?;
+        }
         let Some(envelope) = &self.envelope else { return self.batch.push(payload) };
         let envelope = whole(envelope, self.next + self.batch.len(), payload.len());
         let mut head = [0; ENVELOPE_BYTES];

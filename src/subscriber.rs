@@ -1,5 +1,6 @@
 //! Reading a stream by its address.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use gapless_shm::{Consumer, Flags, Message, ProducerStatus, WaitStrategy, Waiter};
@@ -37,8 +38,8 @@ struct Wire {
     inlet: Inlet,
     parks: bool,
     joined: bool,
-    /// To be told by the next poll.
-    told: Option<PollError>,
+    /// To be told by the next polls.
+    told: VecDeque<PollError>,
 }
 
 impl Subscriber {
@@ -66,7 +67,7 @@ impl Subscriber {
                 let wait = udp.wait_strategy();
                 let parks = wait == WaitStrategy::Park;
                 let inlet = Inlet::open(udp)?;
-                let wire = Wire { inlet, parks, joined: false, told: None };
+                let wire = Wire { inlet, parks, joined: false, told: VecDeque::new() };
                 (Source::Wire(Box::new(wire)), wait, udp.ring.envelope)
             }
         };
@@ -76,10 +77,10 @@ impl Subscriber {
     /// Hands up to `limit` messages to `handler`, in order, and returns how many. Never blocks.
     ///
     /// # Errors
-    /// Only when nothing was handed over: [`PollError::Lapped`] and [`PollError::Lost`] name
-    /// exactly which messages are gone, and the next poll goes on behind them; so it does after
-    /// [`PollError::NewSession`]. [`PollError::Evicted`], [`PollError::Corrupt`] end the
-    /// subscription.
+    /// Only when nothing was handed over (but for [`PollError::Wire`]): [`PollError::Lapped`] and
+    /// [`PollError::Lost`] name exactly which messages are gone, and the next poll goes on behind
+    /// them; so it does after [`PollError::NewSession`]. [`PollError::Evicted`],
+    /// [`PollError::Corrupt`] end the subscription.
     #[inline]
     pub fn poll(
         &mut self,
@@ -90,14 +91,18 @@ impl Subscriber {
             let mut handler = handler;
             return self.poll_enveloped(limit, |_, message| handler(message));
         }
-        self.poll_records(limit, handler)
+        let mut handler = handler;
+        self.poll_records(limit, |message| {
+            handler(message);
+            true
+        })
     }
 
     /// As [`poll`](Self::poll), with each message's envelope beside it.
     ///
     /// # Errors
-    /// As for [`poll`](Self::poll), and [`WireError::Envelope`] if messages had none: they were
-    /// passed over.
+    /// As for [`poll`](Self::poll), and [`WireError::Envelope`] if the next message has none: the
+    /// next poll goes on behind it.
     pub fn poll_enveloped(
         &mut self,
         limit: usize,
@@ -106,36 +111,35 @@ impl Subscriber {
         let mut wrong = None;
         let mut handled = 0;
         self.poll_records(limit, |record| match Envelope::split(record.payload) {
-            Ok((envelope, payload)) => {
+            Ok((envelope, payload)) if wrong.is_none() => {
                 handled += 1;
                 let flags = envelope.record_flags();
                 handler(&envelope, Message { payload, flags, ..record });
+                true
             }
-            Err(error) => wrong = wrong.or(Some((record.sequence, error))),
+            // Told by this poll if it is the first, and left to the next one if not.
+            Err(error) if wrong.is_none() && handled == 0 => {
+                wrong = Some(WireError::Envelope { sequence: record.sequence, error });
+                true
+            }
+            _ => false,
         })?;
-        match wrong {
-            Some((sequence, error)) if handled == 0 => {
-                Err(WireError::Envelope { sequence, error }.into())
-            }
-            _ => Ok(handled),
-        }
+        wrong.map_or(Ok(handled), |error| Err(error.into()))
     }
 
+    /// Hands records to `handler` until it says no.
     #[inline]
     fn poll_records(
         &mut self,
         limit: usize,
-        mut handler: impl FnMut(Message<'_>),
+        mut handler: impl FnMut(Message<'_>) -> bool,
     ) -> Result<usize, PollError> {
         match &mut self.source {
             Source::Ring(consumer) => {
                 let mut lost = false;
                 let handled = consumer.poll_while(limit, |message| {
                     lost = message.flags.is_lost();
-                    if !lost {
-                        handler(message);
-                    }
-                    !lost
+                    !lost && handler(message)
                 })?;
                 if handled == 0 && lost {
                     return Err(pass_lost(consumer)?);
@@ -223,32 +227,32 @@ impl Wire {
     fn poll(
         &mut self,
         limit: usize,
-        mut handler: impl FnMut(Message<'_>),
+        mut handler: impl FnMut(Message<'_>) -> bool,
     ) -> Result<usize, PollError> {
-        if let Some(told) = self.told.take() {
+        if let Some(told) = self.told.pop_front() {
             return Err(told);
         }
         let mut handled = 0;
         let (joined, told) = (&mut self.joined, &mut self.told);
         self.inlet.poll(limit, |event| match event {
             Event::Message { sequence, payload } => {
-                if handled == limit || told.is_some() {
+                if handled == limit || !told.is_empty() {
                     return false;
                 }
-                handled += 1;
-                handler(Message { sequence, payload, flags: Flags::WHOLE });
-                true
+                let taken = handler(Message { sequence, payload, flags: Flags::WHOLE });
+                handled += usize::from(taken);
+                taken
             }
             Event::Lost { first, count } => {
-                let first_one = told.is_none();
-                if first_one {
-                    *told = Some(PollError::Lost { first, count });
+                let next = told.is_empty();
+                if next {
+                    told.push_back(PollError::Lost { first, count });
                 }
-                first_one
+                next
             }
             Event::Joined { session, next } => {
                 if *joined {
-                    *told = Some(PollError::NewSession { session, next });
+                    told.push_back(PollError::NewSession { session, next });
                 }
                 *joined = true;
                 true
@@ -256,7 +260,7 @@ impl Wire {
             Event::Ended { .. } => true,
         })?;
         if handled == 0
-            && let Some(told) = self.told.take()
+            && let Some(told) = self.told.pop_front()
         {
             return Err(told);
         }

@@ -4,10 +4,12 @@
 use std::net::UdpSocket;
 
 use gapless::net::{Backend, Direction, Faults, Faulty, Network, SocketSet};
-use gapless::protocol::Event;
+use gapless::protocol::{Control, Event, Session, control};
 use gapless::shm::ConsumerOptions;
-use gapless::wire::{Inlet, ReceiverAgent, SenderAgent};
-use gapless::{Address, Agent, PollError, Publisher, ShmAddress, Subscriber, UdpAddress};
+use gapless::wire::{Inlet, ReceiverAgent, SenderAgent, WireError};
+use gapless::{
+    Address, Agent, PollError, PublishError, Publisher, ShmAddress, Subscriber, UdpAddress,
+};
 
 /// A port of this host that nobody has at the moment.
 fn free_port() -> u16 {
@@ -238,10 +240,76 @@ fn enveloped_streams_carry_fragments() {
 }
 
 #[test]
-fn a_fragment_on_a_plain_stream_ends_its_sender() {
+fn what_fits_no_datagram_is_refused_before_it_is_published() {
+    let address = format!("udp:127.0.0.1:{}?max=60000", free_port());
+    let mut publisher = Publisher::open(&address).unwrap();
+    let refused = PublishError::TooLong { len: 1451, max: 1450 };
+    let long = [0; 1451];
+    assert_eq!(publisher.publish(&long, || true), Err(refused));
+    assert_eq!(publisher.try_publish(&long), Err(refused));
+    assert_eq!(publisher.claim(1451).err(), Some(refused));
+    assert_eq!(publisher.batch().push(&long), Err(refused));
+    assert_eq!(publisher.try_publish(&long[1..]), Ok(1));
+    publisher.poll().unwrap();
+}
+
+#[test]
+fn a_publish_waits_for_the_reports_that_it_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = format!("flow=slowest&capacity=64K&dir={}", dir.path().display());
+    let address = format!("udp:127.0.0.1:{}?{options}", free_port());
+    let mut subscriber = Subscriber::open(&address).unwrap();
+    let mut publisher = Publisher::open(&address).unwrap();
+    let mut seen = 0;
+    while subscriber.next_sequence() == 0 {
+        publisher.poll().unwrap();
+        subscriber.poll(1, |_| ()).unwrap();
+    }
+    for _ in 0..5000 {
+        let poll = || subscriber.poll(1000, |_| seen += 1).is_ok();
+        publisher.publish(&[7; 100], poll).unwrap();
+    }
+    assert!(seen > 4000, "{seen}");
+}
+
+#[test]
+fn closing_a_stream_that_nobody_takes_says_so() {
+    let address = format!("udp:127.0.0.1:{}?flow=1&linger=20ms", free_port());
+    let mut publisher = Publisher::open(&address).unwrap();
+    publisher.try_publish(b"held back").unwrap();
+    let error = publisher.close().unwrap_err();
+    assert!(matches!(error, WireError::Unsent { first: 1, next: 2 }), "{error}");
+}
+
+#[test]
+fn two_publishers_of_a_host_share_no_port() {
+    let address = format!("udp:127.0.0.1:{}", free_port());
+    let mut publishers: Vec<_> = (0..20).map(|_| Publisher::open(&address).unwrap()).collect();
+    let mut ports: Vec<u16> = publishers
+        .iter_mut()
+        .map(|publisher| publisher.sender().unwrap().request_address().port())
+        .collect();
+    let fixed = format!("{address}?bind=127.0.0.1:{}", ports[0]);
+    assert!(Publisher::open(&fixed).is_err(), "the port is taken");
+    ports.sort_unstable();
+    ports.dedup();
+    assert_eq!(ports.len(), 20);
+}
+
+#[test]
+fn who_cannot_be_answered_stops_nobody() {
     let address = format!("udp:127.0.0.1:{}", free_port());
     let mut publisher = Publisher::open(&address).unwrap();
-    publisher.publish(&[0; 5000], || true).unwrap();
-    let error = publisher.poll().unwrap_err();
-    assert!(error.to_string().contains("enveloped"), "{error}");
+    let to = publisher.sender().unwrap().request_address().port();
+    let body = control::Body::Solicit { receiver: 1 };
+    let solicit = Control { session: Session([0; 10]), body };
+    let mut bytes = [0; control::CONTROL_MAX_BYTES];
+    let len = solicit.write(&mut bytes);
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    peer.send_to(&bytes[..len], ("127.0.0.1", to)).unwrap();
+    drop(peer); // its port answers "unreachable" from now on
+    for n in 0..1000_u32 {
+        publisher.try_publish(&n.to_be_bytes()).unwrap();
+        publisher.poll().unwrap();
+    }
 }

@@ -153,10 +153,7 @@ const RING_BYTES: u64 = 64 << 20;
 /// Parses what stands behind `udp:`.
 pub(super) fn parse(input: &Input<'_>, rest: &str) -> Result<UdpAddress, AddressError> {
     let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
-    let destination = endpoint(input, place)?;
-    if destination.port() == 0 {
-        return Err(input.error(place, "port 0: the sender must know where to send"));
-    }
+    let destination = destination(input, place)?;
     let multicast = destination.ip().is_multicast();
     let mut address = UdpAddress {
         text: input.text.to_owned(),
@@ -209,8 +206,17 @@ fn endpoint(input: &Input<'_>, text: &str) -> Result<SocketAddr, AddressError> {
     })
 }
 
-fn endpoints(input: &Input<'_>, text: &str) -> Result<Vec<SocketAddr>, AddressError> {
-    text.split(',').map(|part| endpoint(input, part)).collect()
+/// An address to send to.
+fn destination(input: &Input<'_>, text: &str) -> Result<SocketAddr, AddressError> {
+    let destination = endpoint(input, text)?;
+    if destination.port() == 0 {
+        return Err(input.error(text, "port 0: the sender must know where to send"));
+    }
+    Ok(destination)
+}
+
+fn destinations(input: &Input<'_>, text: &str) -> Result<Vec<SocketAddr>, AddressError> {
+    text.split(',').map(|part| destination(input, part)).collect()
 }
 
 /// Nanoseconds, with `ns`, `us`, `ms` or `s`.
@@ -238,13 +244,13 @@ fn set_place(
         "iface" => address.interfaces[0] = Some(value.into()),
         "ifaceb" => address.interfaces[1] = Some(value.into()),
         "b" => {
-            let line = endpoint(input, value)?;
+            let line = destination(input, value)?;
             if line.is_ipv4() != address.lines[0].is_ipv4() {
                 return Err(input.error(value, "line B is not of line A's address family"));
             }
             address.lines.push(line);
         }
-        "also" => address.also = endpoints(input, value)?,
+        "also" => address.also = destinations(input, value)?,
         "bind" => address.bind = Some(endpoint(input, value)?),
         "source" => {
             let source = value.parse().map_err(|_| input.error(value, "not an IP address"))?;
@@ -325,7 +331,7 @@ fn set_receiving(
         "request" => {
             receiver.ask_source = false;
             if value != "none" {
-                receiver.servers = endpoints(input, value)?;
+                receiver.servers = destinations(input, value)?;
             }
         }
         "session" => {
@@ -423,6 +429,7 @@ mod tests {
             ("udp:10.0.0.1:0", "10.0.0.1:0"),
             ("udp:10.0.0.1:99999", "10.0.0.1:99999"),
             ("udp:10.0.0.1:9?b=[::1]:7", "[::1]:7"),
+            ("udp:10.0.0.1:9?also=10.0.0.1:0", "10.0.0.1:0"),
             ("udp:10.0.0.1:9?request=10.0.0.2:1,x", "x"),
             ("udp:10.0.0.1:9?reorder=5m", "5m"),
             ("udp:10.0.0.1:9?reorder=us", "us"),

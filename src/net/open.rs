@@ -35,6 +35,7 @@ pub(super) fn open(
     setting.before_bind(options);
     setting.buffers(options);
     bind(&descriptor, scoped(options.bind, scope))?;
+    setting.after_bind(options);
     setting.routing(options, scope)?;
     let peer = options.connect.map(|peer| scoped(peer, scope));
     if let Some(peer) = peer {
@@ -163,6 +164,12 @@ impl Setting<'_> {
         if let Some(us) = options.busy_poll_us {
             let us = i32::try_from(us).unwrap_or(i32::MAX);
             self.wish("SO_BUSY_POLL", libc::SOL_SOCKET, libc::SO_BUSY_POLL, us);
+        }
+    }
+
+    fn after_bind(&mut self, options: &SocketOptions) {
+        if options.share {
+            self.wish("SO_REUSEADDR", libc::SOL_SOCKET, libc::SO_REUSEADDR, 1);
         }
     }
 

@@ -57,6 +57,7 @@ pub struct SocketOptions {
     pub(super) bind: SocketAddr,
     pub(super) connect: Option<SocketAddr>,
     pub(super) reuse: bool,
+    pub(super) share: bool,
     pub(super) reuse_port: bool,
     pub(super) interface: Option<Interface>,
     pub(super) join: Option<IpAddr>,
@@ -80,6 +81,7 @@ impl SocketOptions {
             bind,
             connect: None,
             reuse: false,
+            share: false,
             reuse_port: false,
             interface: None,
             join: None,
@@ -109,6 +111,15 @@ impl SocketOptions {
     #[must_use]
     pub fn reuse(mut self, reuse: bool) -> Self {
         self.reuse = reuse;
+        self
+    }
+
+    /// Takes an address that nobody has, and lets sockets with [`reuse`](Self::reuse) bind it too
+    /// from then on. With `reuse` alone the kernel may choose a port that another such socket has
+    /// already. Default: no.
+    #[must_use]
+    pub fn share(mut self, share: bool) -> Self {
+        self.share = share;
         self
     }
 

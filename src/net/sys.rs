@@ -36,7 +36,13 @@ impl Errno {
     pub(super) fn is_unreachable(self) -> bool {
         matches!(
             self.0,
-            libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EHOSTDOWN
+            libc::ECONNREFUSED
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::ENOPROTOOPT
+                | libc::EPROTO
+                | libc::ENONET
         )
     }
 

@@ -50,6 +50,10 @@ impl Receiver {
         if self.session == Some(header.session) {
             return self.while_joining(line, source, header, now, handler);
         }
+        if header.sequence > self.options.first_max {
+            self.counts.malformed += 1;
+            return false;
+        }
         let past = self.past.iter().position(|past| past.session == header.session);
         let resume_at = past.map(|index| self.past[index].resume_at);
         if resume_at == Some(None) {

@@ -139,6 +139,8 @@ pub struct ReceiverOptions {
     /// What was received earlier: if the first session found is this one, it is joined at this
     /// sequence, whatever `join` says. Default none.
     pub resume: Option<(Session, u64)>,
+    /// A session is not joined by a packet with a sequence beyond this. Default: the largest.
+    pub first_max: u64,
     /// Lines that carry the same stream: 1 to 8. Default 1.
     pub lines: usize,
     /// How long a gap may be mere reordering before it is asked for, ns. Default 2 µs.
@@ -196,6 +198,7 @@ impl Default for ReceiverOptions {
             session: None,
             join: Join::Now,
             resume: None,
+            first_max: u64::MAX,
             lines: 1,
             reorder_ns: 2_000,
             skew_ns: 1_000_000,

@@ -131,7 +131,8 @@ impl Receiver {
     #[inline]
     fn report_is_due(&self, now: u64) -> bool {
         let window = u64::from(self.options.window_bytes) / 8;
-        now >= self.requests.report_at || self.requests.unreported >= window
+        self.options.report_ns > 0
+            && (now >= self.requests.report_at || self.requests.unreported >= window)
     }
 
     /// When [`poll_transmit`](Self::poll_transmit) has something to do although nothing came in,

@@ -31,6 +31,16 @@ pub enum WireError {
         /// Why.
         error: PublishError,
     },
+    /// The stream was closed before everything could be sent.
+    #[error(
+        "closed with messages {first} to {} unsent: receivers that flow control waits for did not take them in time", next - 1
+    )]
+    Unsent {
+        /// The first that was not sent.
+        first: u64,
+        /// The one behind the last.
+        next: u64,
+    },
     /// A message of an enveloped stream has no envelope.
     #[error("message {sequence}: {error}")]
     Envelope {

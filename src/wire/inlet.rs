@@ -54,6 +54,8 @@ pub struct Inlet<D: Datagrams = Network> {
     /// Index of the socket that requests leave from.
     answers: usize,
     unsent: Option<Transmit>,
+    /// Requests that could not be sent.
+    unasked: u64,
     turn: u32,
     page: Page,
 }
@@ -97,6 +99,7 @@ impl<D: Datagrams> Inlet<D> {
             lines,
             answers,
             unsent: None,
+            unasked: 0,
             turn: 0,
             page: Page::receiver(address)?,
         })
@@ -169,9 +172,14 @@ impl<D: Datagrams> Inlet<D> {
             let Some(transmit) = next else { return Ok(()) };
             let To::Peer(server) = transmit.to else { continue };
             let run = Run::one(&self.buffer[..transmit.bytes]);
-            if self.network.send(self.answers, Some(server), &[run])? == 0 {
-                self.unsent = Some(transmit);
-                return Ok(());
+            match self.network.send(self.answers, Some(server), &[run]) {
+                Ok(0) => {
+                    self.unsent = Some(transmit);
+                    return Ok(());
+                }
+                Ok(_) => {}
+                // A server that cannot be sent to: the next one is asked when it does not answer.
+                Err(_) => self.unasked += 1,
             }
         }
     }
@@ -248,6 +256,7 @@ impl<D: Datagrams> Inlet<D> {
             receiver.newest_sequence(),
             receiver.open_gaps() as u64,
             receiver.held_bytes() as u64,
+            self.unasked,
         ];
         let none = LineCounts::default();
         let line = |line| receiver.line(line).unwrap_or(&none);

@@ -4,6 +4,7 @@
 //! to one more, bound to the same port, so that whoever has seen a data packet knows whom to ask.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use gapless_shm::{Consumer, ConsumerOptions};
 
@@ -53,11 +54,14 @@ pub struct SenderAgent<D: Datagrams = Network> {
     buffer: Box<[u8]>,
     /// One for each destination.
     outlets: usize,
+    linger: Duration,
     /// Index of the socket that requests come to.
     requests: usize,
     /// What the network had no room for: to which outlet it goes next.
     unsent: Option<(Transmit, usize)>,
     no_room: u64,
+    /// Answers that could not be sent.
+    unanswered: u64,
     turn: u32,
     /// Duty cycles in which requests are expected.
     alert: u32,
@@ -103,7 +107,7 @@ impl<D: Datagrams> SenderAgent<D> {
             SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
         };
         let bind = address.bind.unwrap_or(SocketAddr::new(any, 0));
-        let requests = network.add(&address.socket(bind, 0).reuse(true).coalesce(false))?;
+        let requests = network.add(&address.socket(bind, 0).share(true).coalesce(false))?;
         let port = network.local_address(requests).port();
         let also = address.also.iter().map(|destination| (0, destination));
         let mut outlets = 0;
@@ -122,9 +126,11 @@ impl<D: Datagrams> SenderAgent<D> {
             clock,
             buffer: vec![0; BURST_BYTES].into(),
             outlets,
+            linger: Duration::from_nanos(address.sender.linger_ns),
             requests,
             unsent: None,
             no_room: 0,
+            unanswered: 0,
             turn: 0,
             alert: ALERT_CYCLES,
             page: Page::sender(address)?,
@@ -134,6 +140,11 @@ impl<D: Datagrams> SenderAgent<D> {
     /// The network underneath.
     pub fn network(&mut self) -> &mut D {
         &mut self.network
+    }
+
+    /// How long the end of the session is repeated and requests are served.
+    pub fn linger(&self) -> Duration {
+        self.linger
     }
 
     /// Where requests come to.
@@ -242,14 +253,21 @@ impl<D: Datagrams> SenderAgent<D> {
             To::Stream => (1 + first..1 + self.outlets, None),
             To::Peer(peer) => (self.requests..self.requests + 1, Some(peer)),
         };
+        let mut failed = None;
         for socket in sockets {
-            if self.network.send(socket, to, &[run])? == 0 {
-                self.no_room += 1;
-                self.unsent = Some((transmit, socket.saturating_sub(1)));
-                return Ok(false);
+            match self.network.send(socket, to, &[run]) {
+                Ok(0) => {
+                    self.no_room += 1;
+                    self.unsent = Some((transmit, socket.saturating_sub(1)));
+                    return Ok(false);
+                }
+                Ok(_) => {}
+                // Whoever asked from an address that nothing can be sent to stops nobody else.
+                Err(_) if to.is_some() => self.unanswered += 1,
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        Ok(true)
+        failed.map_or(Ok(true), |error| Err(error.into()))
     }
 
     fn take_requests(&mut self, now: u64) -> Result<usize, WireError> {
@@ -268,7 +286,14 @@ impl<D: Datagrams> SenderAgent<D> {
     fn count(&mut self, now: u64) {
         let sockets = self.socket_statistics();
         let (next, receivers) = (self.sender.next_sequence(), self.sender.receiver_counts());
-        self.page.put_sender(now, self.sender.counts(), next, receivers, &sockets, self.no_room);
+        self.page.put_sender(
+            now,
+            self.sender.counts(),
+            next,
+            receivers,
+            &sockets,
+            [self.no_room, self.unanswered],
+        );
     }
 }
 

@@ -13,7 +13,7 @@ use crate::protocol::{LineCounts, ReceiverCounts, SenderCounts};
 /// Time between two copies, ns.
 const PERIOD_NS: u64 = 10_000_000;
 
-const SENDER: [&str; 26] = [
+const SENDER: [&str; 27] = [
     "messages",
     "packets",
     "bytes",
@@ -40,9 +40,10 @@ const SENDER: [&str; 26] = [
     "datagrams-in",
     "datagrams-out",
     "no-room",
+    "unanswered",
 ];
 
-const RECEIVER: [&str; 44] = [
+const RECEIVER: [&str; 45] = [
     "messages",
     "packets",
     "bytes",
@@ -67,6 +68,7 @@ const RECEIVER: [&str; 44] = [
     "newest-sequence",
     "open-gaps",
     "held-bytes",
+    "unasked",
     "kernel-drops",
     "send-failures",
     "unreachable",
@@ -140,7 +142,7 @@ impl Page {
         next: u64,
         receivers: (usize, u64, u64),
         sockets: &SocketStatistics,
-        no_room: u64,
+        failures: [u64; 2],
     ) {
         let values: [u64; SENDER.len()] = [
             counts.messages,
@@ -168,7 +170,8 @@ impl Page {
             sockets.system_calls,
             sockets.datagrams_in,
             sockets.datagrams_out,
-            no_room,
+            failures[0],
+            failures[1],
         ];
         self.put(now, &values);
     }
@@ -177,12 +180,12 @@ impl Page {
         &mut self,
         now: u64,
         counts: &ReceiverCounts,
-        place: [u64; 4],
+        place: [u64; 5],
         sockets: &SocketStatistics,
         lines: [&LineCounts; 2],
     ) {
         let mut values = [0; RECEIVER.len()];
-        let (first, rest) = values.split_at_mut(28);
+        let (first, rest) = values.split_at_mut(29);
         first.copy_from_slice(&[
             counts.messages,
             counts.packets,
@@ -208,6 +211,7 @@ impl Page {
             place[1],
             place[2],
             place[3],
+            place[4],
             sockets.kernel_drops,
             sockets.send_failures,
             sockets.unreachable,

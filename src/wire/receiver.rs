@@ -16,6 +16,10 @@ use crate::net::{Datagrams, Network};
 use crate::protocol::envelope::Envelope;
 use crate::protocol::{Event, Session};
 
+/// Lost messages told to the ring in one duty cycle.
+const LOST_AT_ONCE: u64 = 4096;
+/// Largest sequence that a ring can begin with.
+const FIRST_MAX: u64 = 1 << 62;
 /// Datagrams taken in one duty cycle, about.
 const DATAGRAMS_MAX: usize = 256;
 
@@ -65,6 +69,7 @@ impl<D: Datagrams> ReceiverAgent<D> {
             let session = Session::from_number(producer.session());
             from.receiver.resume = Some((session, producer.next_sequence()));
         }
+        from.receiver.first_max = FIRST_MAX;
         let enveloped = from.sender.enveloped;
         let ring = Ring { address: to.clone(), producer, enveloped, failed: None };
         let inlet = Inlet::open_over(network, &from)?;
@@ -121,6 +126,9 @@ impl Ring {
     #[inline]
     fn publish(&mut self, sequence: u64, payload: &[u8]) -> Result<bool, WireError> {
         let Some(producer) = &mut self.producer else { return Ok(false) };
+        if sequence < producer.next_sequence() {
+            return Ok(true); // it was given up, and partly told so already
+        }
         let mut flags = Flags::WHOLE;
         if self.enveloped {
             let (envelope, _) = Envelope::split(payload)
@@ -135,10 +143,13 @@ impl Ring {
         }
     }
 
-    /// One empty record for each; what there was room for counts when the rest is offered again.
+    /// One empty record for each, a few thousand at a time; what was published counts when the rest
+    /// is offered again.
     fn publish_lost(&mut self, first: u64, count: u64) -> Result<bool, WireError> {
         let Some(producer) = &mut self.producer else { return Ok(false) };
-        while producer.next_sequence() < first + count {
+        let end = first.saturating_add(count);
+        let stop = end.min(producer.next_sequence().saturating_add(LOST_AT_ONCE));
+        while producer.next_sequence() < stop {
             let sequence = producer.next_sequence();
             match producer.try_publish_flagged(&[], Flags::LOST) {
                 Ok(_) => {}
@@ -146,7 +157,7 @@ impl Ring {
                 Err(error) => return Err(WireError::Publish { sequence, error }),
             }
         }
-        Ok(true)
+        Ok(stop >= end)
     }
 }
 
