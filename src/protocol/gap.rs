@@ -26,6 +26,15 @@ pub(crate) struct Gap {
     pub(crate) lost: bool,
 }
 
+impl Gap {
+    /// The server to ask from now on: the one of this number, or the next that may have it.
+    pub(crate) fn turn_to(&mut self, server: usize, servers: usize) {
+        let mut order = (server..server + servers).map(|server| server % servers);
+        let may_have_it = |server: &usize| self.gone >> server & 1 == 0;
+        self.server = order.find(may_have_it).unwrap_or(server);
+    }
+}
+
 /// Every hole, by sequence; none overlap.
 #[derive(Debug)]
 pub(crate) struct Gaps {
@@ -59,7 +68,7 @@ impl Gaps {
 
     /// Opens a gap behind all others. False if there are too many.
     pub(crate) fn open(&mut self, first: u64, end: u64, now: u64, due_at: u64) -> bool {
-        if self.list.len() == self.max {
+        if self.is_full() {
             return false;
         }
         self.list.push_back(Gap {
@@ -94,9 +103,15 @@ impl Gaps {
         self.list.get(self.index(sequence))
     }
 
+    /// Whether no gap may be opened or split. One place is left for the first gap, so that the
+    /// stream can always go on over what nobody has.
+    fn is_full(&self) -> bool {
+        self.list.len() + 1 >= self.max
+    }
+
     /// Whether [`fill`](Self::fill) would find room for what it leaves.
     pub(crate) fn can_fill(&self, first: u64, end: u64) -> bool {
-        self.list.len() < self.max
+        !self.is_full()
             || self.at_or_behind(first).is_some_and(|gap| gap.first == first || gap.end == end)
     }
 
@@ -125,7 +140,7 @@ impl Gaps {
             }
             (false, true) => self.list[index] = Gap { end: first, ..gap },
             (false, false) => {
-                if self.list.len() == self.max {
+                if self.is_full() {
                     return None;
                 }
                 self.list[index] = Gap { end: first, ..gap };
@@ -160,7 +175,8 @@ impl Gaps {
         while let Some(gap) = self.list.get(index).copied().filter(|gap| gap.first < end) {
             let (from, to) = (gap.first.max(first), gap.end.min(end));
             let parts = usize::from(from > gap.first) + usize::from(to < gap.end);
-            if self.list.len() + parts > self.max {
+            let is_first = index == 0 && from == gap.first;
+            if parts > 0 && self.list.len() + parts + usize::from(!is_first) > self.max {
                 return;
             }
             if from > gap.first {
@@ -198,7 +214,7 @@ mod tests {
 
     #[test]
     fn gaps_shrink_split_and_close() {
-        let mut gaps = Gaps::new(3);
+        let mut gaps = Gaps::new(4);
         assert!(gaps.open(10, 20, 0, 5));
         assert!(gaps.open(30, 31, 1, 3));
         assert_eq!((gaps.due_at(), gaps.at_or_behind(19).unwrap().first), (3, 10));

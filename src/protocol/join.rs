@@ -155,7 +155,8 @@ impl Receiver {
         // said before.
         let restarted =
             known.is_some_and(|known| known.ip() == source.ip()) && header.sequence >= self.newest;
-        let silent = now.saturating_sub(self.heard_at) >= SOURCE_TIMEOUT_NS;
+        let heard_at = self.line_heard_at.get(line).copied().unwrap_or(0);
+        let silent = now.saturating_sub(heard_at) >= SOURCE_TIMEOUT_NS;
         if !restarted && !silent {
             self.counts.conflicts += 1;
             return false;
@@ -294,8 +295,10 @@ impl Receiver {
         self.gaps.change(gone.first, end, |gap| {
             gap.gone |= 1_u32.checked_shl(server as u32).unwrap_or(0);
             gap.lost = gap.gone.count_ones() >= servers;
-            gap.server = server + 1;
-            gap.due_at = now;
+            if gap.server % servers as usize == server {
+                gap.turn_to(server + 1, servers as usize);
+                gap.due_at = now;
+            }
         });
     }
 }

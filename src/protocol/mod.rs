@@ -12,12 +12,15 @@
 //! | [`control`] | what our own peers say beside them |
 //! | [`envelope`] | the inner header of enveloped streams |
 //! | [`Sender`] | ring to packets, heartbeats, answers to requests, flow control |
+//! | [`sim`] | a bad network, from a seed |
 //! | [`Receiver`] | packets to messages in order: sessions, gaps, requests, two lines |
 
 mod arbiter;
 pub mod control;
 pub mod envelope;
 mod flow;
+#[cfg(test)]
+mod found;
 mod gap;
 mod history;
 mod join;
@@ -29,6 +32,7 @@ mod receiver;
 mod repair;
 mod request;
 mod sender;
+pub mod sim;
 mod store;
 #[cfg(test)]
 mod tests;

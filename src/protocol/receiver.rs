@@ -113,6 +113,8 @@ pub struct Receiver {
     pub(super) arbiter: Arbiter,
     /// Where each line's packets come from.
     pub(super) sources: Box<[Option<SocketAddr>]>,
+    /// When a packet last came on each line, and on any.
+    pub(super) line_heard_at: Box<[u64]>,
     pub(super) heard_at: u64,
     pub(super) ends_at: Option<u64>,
     pub(super) end_told: bool,
@@ -138,6 +140,7 @@ impl Receiver {
             store: Store::new(options.store_bytes, options.store_packets),
             arbiter: Arbiter::new(options.lines),
             sources: vec![None; options.lines].into(),
+            line_heard_at: vec![0; options.lines].into(),
             heard_at: 0,
             ends_at: None,
             end_told: false,
@@ -239,6 +242,9 @@ impl Receiver {
             return;
         }
         self.heard_at = now;
+        if let Some(heard_at) = self.line_heard_at.get_mut(line) {
+            *heard_at = now;
+        }
         let end = packet.header.sequence + u64::from(packet.header.messages());
         self.arbiter.on_packet(line, packet.header.sequence, end, bytes.len());
         self.on_packet(Some(line), &packet, bytes.len(), now, handler);

@@ -147,8 +147,13 @@ impl Receiver {
 
     /// Everybody who may be asked.
     pub(super) fn servers(&self) -> impl Iterator<Item = SocketAddr> {
-        let source = self.sources.iter().flatten().filter(|_| self.options.ask_source).take(1);
-        self.options.servers.iter().chain(source).chain(&self.requests.advertised).copied()
+        let own = self.options.servers.iter();
+        own.copied().chain(self.source()).chain(self.requests.advertised.iter().copied())
+    }
+
+    /// Where the data comes from, if that may be asked.
+    fn source(&self) -> Option<SocketAddr> {
+        self.sources.iter().flatten().find(|_| self.options.ask_source).copied()
     }
 
     fn server(&self, index: usize) -> Option<SocketAddr> {
@@ -221,7 +226,7 @@ impl Receiver {
             gap.due_at = now + self.requests.retry_ns(&self.options, gap.attempts);
             gap.attempts = gap.attempts.saturating_add(1);
             if gap.attempts.is_multiple_of(self.options.attempts_per_server) {
-                gap.server = server + 1;
+                gap.turn_to(server + 1, servers);
             }
             first_due = first_due.min(gap.due_at);
         }
@@ -266,7 +271,9 @@ impl Receiver {
         self.requests.unreported = 0;
         let session = self.session.filter(|_| self.options.report_ns > 0)?;
         (self.requests.reported_next, self.requests.reported_at) = (self.next, now);
-        let server = self.servers().next()?;
+        // The sender itself has to hear it, whoever else can repeat.
+        let source = self.source().or_else(|| self.servers().next());
+        let server = source?;
         let body = Body::Report(Report {
             receiver: self.requests.id,
             next: self.next,

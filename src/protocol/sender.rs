@@ -497,20 +497,23 @@ impl<M: Memory> Sender<M> {
     /// Lets the producer overwrite packets that need not be kept any longer.
     #[inline]
     fn let_go(&mut self) {
-        let head = self.consumer.place().position();
+        let head = self.consumer.place();
         let numbers = self.history.numbers();
         let before = self.kept_from;
         self.kept_from = self.kept_from.max(numbers.start);
-        while self.kept_from + 1 < numbers.end {
-            let next = self.history.place(self.kept_from + 1);
-            let retained = head - next.position() < self.options.retain_bytes;
-            if retained || next.sequence() > self.confirmed {
+        // Behind the last packet is what has not been sent.
+        let place = |number| if number < numbers.end { self.history.place(number) } else { head };
+        while self.kept_from < numbers.end {
+            let kept = head.position() - place(self.kept_from).position();
+            let is_wanted = place(self.kept_from + 1).sequence() > self.confirmed;
+            if kept <= self.options.retain_bytes || is_wanted {
                 break;
             }
             self.kept_from += 1;
         }
         if self.kept_from != before {
-            self.consumer.hold(self.history.place(self.kept_from));
+            let place = place(self.kept_from);
+            self.consumer.hold(place);
         }
     }
 

@@ -7,44 +7,44 @@ use gapless_shm::{Consumer, Flags, Heap, Producer, RingOptions, Start};
 
 use super::*;
 
-const SESSION: Session = Session(*b"TEST000001");
+pub(super) const SESSION: Session = Session(*b"TEST000001");
 
-fn sender_address() -> SocketAddr {
+pub(super) fn sender_address() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], 4000))
 }
 
-fn receiver_address() -> SocketAddr {
+pub(super) fn receiver_address() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 2], 5000))
 }
 
 /// What the handler saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Seen {
+pub(super) enum Seen {
     Joined(Session, u64),
     Message(u64, Vec<u8>),
     Lost(u64, u64),
     Ended(u64),
 }
 
-struct Pair {
-    producer: Producer<Heap>,
-    sender: Sender<Heap>,
-    receiver: Receiver,
-    seen: Vec<Seen>,
+pub(super) struct Pair {
+    pub(super) producer: Producer<Heap>,
+    pub(super) sender: Sender<Heap>,
+    pub(super) receiver: Receiver,
+    pub(super) seen: Vec<Seen>,
     /// How many more messages the handler takes.
     room: usize,
-    now: u64,
+    pub(super) now: u64,
     buffer: Vec<u8>,
 }
 
-fn ring(capacity: u64) -> (Producer<Heap>, Consumer<Heap>) {
+pub(super) fn ring(capacity: u64) -> (Producer<Heap>, Consumer<Heap>) {
     let options = RingOptions::new().capacity_bytes(capacity);
     let (producer, ring) = options.heap().unwrap();
     (producer, ring.subscribe("sender", Start::Oldest).unwrap())
 }
 
 impl Pair {
-    fn new(sender: SenderOptions, receiver: ReceiverOptions) -> Self {
+    pub(super) fn new(sender: SenderOptions, receiver: ReceiverOptions) -> Self {
         let (producer, consumer) = ring(1 << 16);
         Self {
             producer,
@@ -57,12 +57,12 @@ impl Pair {
         }
     }
 
-    fn publish(&mut self, n: u64) {
+    pub(super) fn publish(&mut self, n: u64) {
         self.producer.try_publish(&n.to_be_bytes()).unwrap();
     }
 
     /// What the sender has to send now, datagram by datagram.
-    fn sent(&mut self) -> Vec<(To, Vec<u8>)> {
+    pub(super) fn sent(&mut self) -> Vec<(To, Vec<u8>)> {
         let mut datagrams = Vec::new();
         while let Some(transmit) = self.sender.poll_transmit(self.now, &mut self.buffer).unwrap() {
             let bytes = &self.buffer[..transmit.bytes];
@@ -72,7 +72,7 @@ impl Pair {
         datagrams
     }
 
-    fn receive(&mut self, to: To, bytes: &[u8]) {
+    pub(super) fn receive(&mut self, to: To, bytes: &[u8]) {
         let (seen, room) = (&mut self.seen, &mut self.room);
         let mut handler = |event: Event<'_>| {
             if let Event::Message { .. } | Event::Lost { .. } = event {
@@ -102,7 +102,7 @@ impl Pair {
     }
 
     /// Carries whatever both have to say for `ns`, in steps of 1 µs.
-    fn run(&mut self, ns: u64) {
+    pub(super) fn run(&mut self, ns: u64) {
         let end = self.now + ns;
         while self.now < end {
             self.now += 1_000;
@@ -130,7 +130,7 @@ impl Pair {
         }
     }
 
-    fn messages(&self) -> Vec<u64> {
+    pub(super) fn messages(&self) -> Vec<u64> {
         let message = |seen: &Seen| match seen {
             Seen::Message(sequence, payload) => {
                 assert_eq!(payload, &sequence.to_be_bytes());
@@ -313,7 +313,7 @@ fn flow_control_waits_for_the_slowest() {
 }
 
 /// A control packet as bytes.
-fn control(session: Session, body: control::Body<'_>) -> Vec<u8> {
+pub(super) fn control(session: Session, body: control::Body<'_>) -> Vec<u8> {
     let mut buffer = vec![0; control::CONTROL_MAX_BYTES];
     let len = Control { session, body }.write(&mut buffer);
     buffer.truncate(len);
