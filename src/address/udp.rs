@@ -17,7 +17,7 @@ use crate::protocol::{Flow, Join, ReceiverOptions, RequestProtocol, SenderOption
 /// |---|---|---|
 /// | `iface` | interface, by name or address | both |
 /// | `b` | `GROUP_OR_HOST:PORT` of line B, which carries the same | both |
-/// | `ifaceb` | interface of line B | both |
+/// | `ifaceb` | interface of line B, if another | both |
 /// | `also` | further destinations, `HOST:PORT,HOST:PORT` | publisher |
 /// | `bind` | own address `HOST:PORT`: data leaves from it, and requests come to it; a fixed port lets receivers ask before they have seen data | publisher |
 /// | `ttl` | hops, 0 to 255 (multicast: 1 unless given) | publisher |
@@ -139,9 +139,10 @@ impl UdpAddress {
             .coalesce(self.coalesce)
             .receive_buffer_bytes(self.receive_buffer_bytes)
             .send_buffer_bytes(self.send_buffer_bytes);
-        match self.interfaces.get(line).or(self.interfaces.first()) {
-            Some(Some(interface)) => options.interface(interface.clone()),
-            _ => options,
+        let own = self.interfaces.get(line).and_then(Option::as_ref);
+        match own.or(self.interfaces[0].as_ref()) {
+            Some(interface) => options.interface(interface.clone()),
+            None => options,
         }
     }
 }

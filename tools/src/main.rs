@@ -59,7 +59,7 @@ Each side ignores the other's options, so both may use one string.";
 
 const EXAMPLES: &str = "\
 Examples:
-  gapless demo                                   real market data through a ring, measured
+  gapless demo                                   real market data, through a ring and between hosts
   echo hello | gapless pub shm:greetings         lines into a stream
   gapless sub shm:greetings                      and out again
   gapless pub shm:load --generate --rate 100000  a load to play with
@@ -101,6 +101,10 @@ enum Command {
     DemoPublisher(demo::publisher::Args),
     #[command(hide = true)]
     DemoSubscriber(demo::subscriber::Args),
+    #[command(hide = true)]
+    DemoSender(demo::sender::Args),
+    #[command(hide = true)]
+    DemoReceiver(demo::receiver::Args),
 }
 
 fn run(command: Command) -> anyhow::Result<Outcome> {
@@ -117,6 +121,8 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Rm(args) => remove::run(&args),
         Command::DemoPublisher(args) => demo::publisher::run(&args),
         Command::DemoSubscriber(args) => demo::subscriber::run(&args),
+        Command::DemoSender(args) => demo::sender::run(&args),
+        Command::DemoReceiver(args) => demo::receiver::run(&args),
     }
 }
 

@@ -27,8 +27,9 @@ fn every_subscriber_sees_every_message() {
     assert_eq!(report["sound"], true, "{report:#}");
     assert_eq!(report["source"]["messages"], 8101);
     let acts = report["acts"].as_array().expect("acts");
-    assert_eq!(acts.len(), 2);
-    for (act, messages) in acts.iter().zip([25 * 8101, 3 * 8101]) {
+    assert_eq!(acts.len(), 5);
+    let (ring, wire) = acts.split_at(2);
+    for (act, messages) in ring.iter().zip([25 * 8101, 3 * 8101]) {
         assert_eq!(act["messages"], messages);
         // Whole replays: the sample's bytes and a stamp of eight for each message.
         assert_eq!(act["bytes"], messages / 8101 * (688_083 + 8 * 8101));
@@ -46,6 +47,26 @@ fn every_subscriber_sees_every_message() {
     assert!(percentile("p50_ns") <= percentile("p9999_ns"), "{latency}");
     assert!(percentile("p9999_ns") <= percentile("max_ns"), "{latency}");
     assert!(acts[0]["subscribers"][0]["latency"].is_null());
+    for (act, messages) in wire.iter().zip([12 * 8101, 3 * 8101, 8112]) {
+        let receiver = &act["receiver"];
+        assert_eq!((&act["messages"], &receiver["messages"]), (&messages.into(), &messages.into()));
+        assert_eq!(receiver["digest"], act["digest"], "{act:#}");
+        assert_eq!(receiver["lost"], 0, "{act:#}");
+        let count = |of: &serde_json::Value| of.as_u64().expect("a number");
+        let injected = &receiver["injected"];
+        assert!(count(&injected["lost"]) > 0 && count(&injected["duplicated"]) > 0, "{act:#}");
+        assert!(count(&receiver["gaps"]) > 0, "{act:#}");
+    }
+    for act in &wire[..2] {
+        let count = |key: &str| act["receiver"][key].as_u64().expect("a number");
+        assert_eq!(count("repaired") + count("reordered"), count("missed"), "{act:#}");
+        assert!(act["receiver"]["repaired"].as_u64() > Some(0), "{act:#}");
+        let repair = &act["receiver"]["repair"];
+        assert!(repair["p50_ns"].as_u64() <= repair["p99_ns"].as_u64(), "{act:#}");
+    }
+    let lines = &wire[2]["receiver"];
+    assert_eq!(lines["first_sequence"], 482_727);
+    assert_eq!(lines["next_sequence"], 490_839);
     assert!(is_empty(rings.path()), "the ring is gone");
 }
 
@@ -63,6 +84,9 @@ fn people_get_text() {
         "p99.99",
         "equal",
         "ppm",
+        "multicast over a bad line",
+        "repaired",
+        "sequence 482727 to 490838",
         "Every subscriber saw every message",
     ] {
         assert!(ended.out().contains(part), "{part}: {}", ended.out());
@@ -132,4 +156,37 @@ fn it_needs_a_directory_that_exists() {
     let ended = rings.run(["demo", "--quick", "--dir", "/no/such/directory"]).expect(1);
     assert!(ended.err().contains("/no/such/directory"), "{}", ended.err());
     rings.run(["demo", "--rate", "0"]).expect(2);
+}
+
+/// Whether a process has ended, reaped or not.
+fn has_ended(pid: i32) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline")).map_or(true, |text| text.is_empty())
+}
+
+#[test]
+fn between_hosts_it_leaves_nothing_behind_even_if_killed() {
+    let rings = Rings::new();
+    let directory = rings.path().to_str().expect("text");
+    let forever = ["demo", "--messages", "1", "--rate", "50", "--paced-messages", "200"];
+    let mut demo = rings.start_all(&[&forever[..], &["--dir", directory]].concat());
+    let pid = demo.pid();
+    let children = loop {
+        let children = format!("/proc/{pid}/task/{pid}/children");
+        let children = std::fs::read_to_string(children).expect("the demo runs");
+        let children: Vec<i32> =
+            children.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect();
+        let arguments = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+        let wire = |pid: &&i32| arguments(pid).is_ok_and(|text| text.contains("239.255.78.1"));
+        if children.iter().filter(wire).count() == 2 {
+            break children;
+        }
+        std::thread::yield_now();
+    };
+    // The namespaces have no name: they go with the last process that is in one, or holds it.
+    assert!(!Path::new("/run/netns/sender").exists() && !Path::new("/run/netns/receiver").exists());
+    demo.signal(Signal::SIGKILL);
+    demo.end();
+    while !children.iter().all(|pid| has_ended(*pid)) {
+        std::thread::yield_now(); // the kernel kills them with it
+    }
 }

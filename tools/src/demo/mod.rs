@@ -1,15 +1,20 @@
-//! `gapless demo`: real market data from one publisher process to two subscriber processes.
+//! `gapless demo`: real market data from one publisher process to two subscriber processes, and
+//! from host to host over a bad line.
 //!
 //! The demo is a list of acts; each returns its report, and the demo is sound if all of them are.
 //! It needs no set-up: the data is built in, the ring lives in a private directory of its own.
 
+mod hosts;
 mod probe;
 pub(crate) mod publisher;
+pub(crate) mod receiver;
 mod ring;
 mod sample;
+pub(crate) mod sender;
 mod stage;
 pub(crate) mod subscriber;
 mod troupe;
+mod wire;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -23,8 +28,10 @@ use crate::exit::Outcome;
 use crate::latency::{self, Latency};
 use crate::stop::Stop;
 use crate::table::{Cell, Table, bytes_text, grouped, ns_text, rate_text};
+use hosts::Hosts;
 use ring::RingReport;
 use stage::Stage;
+use wire::WireReport;
 
 /// Messages of the flat-out act: 618 replays of the sample, a little over five million.
 const FLAT_OUT_MESSAGES: u64 = 618 * sample::MESSAGES;
@@ -32,9 +39,14 @@ const FLAT_OUT_MESSAGES: u64 = 618 * sample::MESSAGES;
 const PACED_MESSAGES: u64 = 25 * sample::MESSAGES;
 const QUICK_FLAT_OUT_MESSAGES: u64 = 25 * sample::MESSAGES;
 const QUICK_PACED_MESSAGES: u64 = 3 * sample::MESSAGES;
+/// Messages of the acts between hosts: at most so many of what the ring's acts have.
+const WIRE_FLAT_OUT_MESSAGES: u64 = 123 * sample::MESSAGES;
+const QUICK_WIRE_FLAT_OUT_MESSAGES: u64 = 12 * sample::MESSAGES;
 const RATE_DEFAULT: u64 = 100_000;
+/// Messages a second of the act with two lines.
+const LINES_RATE: u64 = 20_000;
 
-/// Replay real market data through a ring and measure it
+/// Replay real market data through a ring and between hosts, and measure it
 ///
 /// A publisher process and two subscriber processes, pinned to cores where there are several,
 /// exchange a built-in sample of a real exchange feed (MOEX FORTS, FAST 1.1): first flat out, then
@@ -42,11 +54,17 @@ const RATE_DEFAULT: u64 = 100_000;
 /// message was due: a publisher that falls behind does not hide it), the gaps in the sequence
 /// numbers, and whether each subscriber's digest of all bytes equals the publisher's.
 ///
+/// Then the same data goes over multicast from one host to another (network namespaces where root
+/// may make them, else the loopback interface), where one datagram in a hundred is lost, one comes
+/// twice and one is overtaken; and last the feed's own two lines are sent as two lines, and
+/// arbitrated. Prints the gaps found and repaired, how long repairs took, and the digests.
+///
 /// Needs no set-up and leaves nothing behind.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
-  gapless demo                    some five million messages flat out, 200 thousand paced
+  gapless demo                    some five million messages flat out, 200 thousand paced; then
+                                  a million and 200 thousand between hosts
   gapless demo --quick            a few seconds, for scripts
   gapless demo --rate 1000000     a million messages a second in the paced act
   gapless demo --quick --json     one JSON object
@@ -80,18 +98,22 @@ pub(crate) struct Args {
 enum Report {
     /// Messages through a shared-memory ring.
     Ring(RingReport),
+    /// Messages from host to host.
+    Wire(Box<WireReport>),
 }
 
 impl Report {
     fn is_sound(&self) -> bool {
         match self {
             Self::Ring(report) => report.is_sound(),
+            Self::Wire(report) => report.is_sound(),
         }
     }
 
     fn print(&self, out: &mut dyn Write) -> io::Result<()> {
         match self {
             Self::Ring(report) => print_ring(report, out),
+            Self::Wire(report) => report.print(out),
         }
     }
 }
@@ -106,31 +128,28 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
     } else {
         (FLAT_OUT_MESSAGES, PACED_MESSAGES)
     };
-    let acts = [
-        ring::Act {
-            title: "Act 1a: through the ring, flat out",
-            stream: "demo-flat-out",
-            messages: args.messages.unwrap_or(flat_out),
-            rate: None,
-        },
-        ring::Act {
-            title: "Act 1b: through the ring, at a fixed pace",
-            stream: "demo-paced",
-            messages: args.paced_messages.unwrap_or(paced),
-            rate: Some(args.rate),
-        },
-    ];
+    let (flat_out, paced) =
+        (args.messages.unwrap_or(flat_out), args.paced_messages.unwrap_or(paced));
     let mut out = io::stdout().lock();
     if !args.json {
         print_opening(&stage, &calibration, &mut out)?;
     }
     let mut reports = Vec::new();
-    for act in &acts {
-        let report = Report::Ring(ring::play(act, &stage, &clock)?);
+    let mut tell = |report: Report| -> anyhow::Result<()> {
         if !args.json {
             report.print(&mut out)?;
         }
         reports.push(report);
+        Ok(())
+    };
+    for act in ring_acts(flat_out, paced, args.rate) {
+        tell(Report::Ring(ring::play(&act, &stage, &clock)?))?;
+    }
+    let hosts = Hosts::find();
+    let wire_max = if args.quick { QUICK_WIRE_FLAT_OUT_MESSAGES } else { WIRE_FLAT_OUT_MESSAGES };
+    for act in wire_acts(flat_out.min(wire_max), paced, args.rate) {
+        let report = wire::play(&act, &hosts, &stage, &clock)?;
+        tell(Report::Wire(Box::new(report)))?;
     }
     let sound = reports.iter().all(Report::is_sound);
     if args.json {
@@ -141,6 +160,32 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
         writeln!(out, "WRONG: messages are missing or differ, see above.")?;
     }
     Ok(Outcome::wrong_if(!sound))
+}
+
+fn ring_acts(flat_out: u64, paced: u64, rate: u64) -> [ring::Act; 2] {
+    [
+        ring::Act {
+            title: "Act 1a: through the ring, flat out",
+            stream: "demo-flat-out",
+            messages: flat_out,
+            rate: None,
+        },
+        ring::Act {
+            title: "Act 1b: through the ring, at a fixed pace",
+            stream: "demo-paced",
+            messages: paced,
+            rate: Some(rate),
+        },
+    ]
+}
+
+fn wire_acts(flat_out: u64, paced: u64, rate: u64) -> [wire::Act; 3] {
+    let act = |title, messages, rate, lines| wire::Act { title, messages, rate, lines };
+    [
+        act("Act 2a: multicast over a bad line, flat out", flat_out, None, false),
+        act("Act 2b: multicast over a bad line, at a fixed pace", paced, Some(rate), false),
+        act("Act 3: the feed's two lines, both bad, arbitrated", 0, Some(LINES_RATE), true),
+    ]
 }
 
 fn json_of(
