@@ -175,7 +175,8 @@ impl Relay {
             let left = args.count.map_or(u64::MAX, |count| count.saturating_sub(self.messages()));
             let mut work = 0;
             if left > 0 && self.is_due(args, begun) {
-                work += self.intake.cycle(left)?;
+                let limit = if args.rate.is_some() { 1 } else { left };
+                work += self.intake.cycle(limit)?;
             }
             if let Some(outlet) = &mut self.outlet {
                 outlet.follow(self.intake.session())?;

@@ -15,6 +15,8 @@ use super::sink::Sink;
 
 /// Messages of one cycle.
 const MESSAGES_MAX: usize = 1024;
+/// Messages of a file that leave together.
+const TOGETHER_MAX: usize = 64;
 
 /// How a stream that is read has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +68,16 @@ impl Intake {
         match self {
             Self::Nothing { .. } => Ok(0),
             Self::Wire(agent) => Ok(agent.duty_cycle()?),
-            Self::File { feed, sink } => feed.cycle(sink),
+            Self::File { feed, sink } => {
+                let mut work = 0;
+                while work < limit.min(TOGETHER_MAX) {
+                    match feed.cycle(sink)? {
+                        0 => break,
+                        more => work += more,
+                    }
+                }
+                Ok(work)
+            }
             Self::Ring { consumer, sink } => {
                 let mut failed = None;
                 let polled = consumer.poll_while(limit, |message| {
