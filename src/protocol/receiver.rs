@@ -342,9 +342,20 @@ impl Receiver {
         handler: &mut impl FnMut(Event<'_>) -> bool,
     ) -> (u64, u16) {
         let first = messages.sequence();
-        let whole = messages.clone().count() as u16;
+        let mut behind = messages.clone();
+        let whole = behind.by_ref().count() as u16;
         let (end, absent) = (first + u64::from(whole), messages.left() - whole);
         if whole == 0 || !self.reach(first, now) {
+            return (0, absent);
+        }
+        if first == self.newest && first != self.next {
+            // By far the most frequent while a gap is open: all of it is new, none is next.
+            let blocks = &messages.rest()[..messages.rest().len() - behind.rest().len()];
+            if self.store.insert(first, end, blocks) {
+                self.newest = end;
+            } else {
+                self.counts.overflows += 1;
+            }
             return (0, absent);
         }
         let (mut known, mut at) = (0, first);
