@@ -67,7 +67,7 @@ impl Arbiter {
         match line.next {
             Some(next) if first == next => line.next = Some(end),
             Some(next) if first > next => {
-                line.counts.lost += first - next;
+                line.counts.lost = line.counts.lost.saturating_add(first - next);
                 line.next = Some(end);
             }
             Some(next) => {
@@ -159,5 +159,16 @@ mod tests {
         arbiter.measure(1, 4, 5, true, 550);
         arbiter.measure(0, 4, 5, false, 600);
         assert_eq!(arbiter.counts(0).unwrap().late_samples, 1);
+    }
+
+    #[test]
+    fn what_a_line_lost_in_several_sessions_has_a_largest_number_too() {
+        let mut arbiter = Arbiter::new(1);
+        for _ in 0..2 {
+            arbiter.on_packet(0, 0, 0, 20);
+            arbiter.on_packet(0, u64::MAX, u64::MAX, 20);
+            arbiter.restart();
+        }
+        assert_eq!(arbiter.counts(0).unwrap().lost, u64::MAX);
     }
 }

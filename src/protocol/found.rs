@@ -1,4 +1,4 @@
-//! What the simulation found: each case in its smallest form, told in full.
+//! What the simulation and the fuzz targets found: each case in its smallest form, told in full.
 
 use std::net::SocketAddr;
 
@@ -90,4 +90,38 @@ fn a_line_that_was_taken_over_comes_back_while_the_other_is_busy() {
     }
     assert_eq!(receiver.counts().moves, 1);
     assert!(receiver.counts().conflicts < 105);
+}
+
+/// A receiver that joined with message `next`, and has heard of those before `newest`.
+fn receiver_at(next: u64, newest: u64) -> Receiver {
+    let mut receiver = Receiver::new(ReceiverOptions::default()).unwrap();
+    for sequence in [next, newest] {
+        let bytes = Header { session: SESSION, sequence, count: mold::HEARTBEAT }.to_bytes();
+        receiver.on_datagram(0, super::tests::sender_address(), &bytes, 0, &mut |_| true);
+    }
+    receiver
+}
+
+#[test]
+fn a_cut_packet_of_the_last_numbers_there_are() {
+    // What it lacked was counted from the next message on, and passed the largest number.
+    let mut receiver = receiver_at(u64::MAX - 5, u64::MAX - 5);
+    let bytes = Header { session: SESSION, sequence: u64::MAX - 40, count: 20 }.to_bytes();
+    receiver.on_datagram(0, super::tests::sender_address(), &bytes, 0, &mut |_| true);
+    assert_eq!(
+        (receiver.next_sequence(), receiver.newest_sequence()),
+        (u64::MAX - 5, u64::MAX - 5)
+    );
+    assert_eq!(receiver.counts().malformed, 1);
+}
+
+#[test]
+fn the_last_numbers_there_are_can_be_asked_for() {
+    // The largest request passed the largest number.
+    let mut receiver = receiver_at(u64::MAX - 20, u64::MAX - 5);
+    let mut buffer = [0; control::CONTROL_MAX_BYTES];
+    let transmit = receiver.poll_transmit(2_000, &mut buffer).expect("a gap is due");
+    let control = Control::read(&buffer[..transmit.bytes]).unwrap();
+    let control::Body::Request(request) = control.body else { panic!("{control:?}") };
+    assert_eq!((request.first, request.end()), (u64::MAX - 20, u64::MAX - 5));
 }

@@ -454,7 +454,8 @@ impl Receiver {
         handler: &mut impl FnMut(Event<'_>) -> bool,
     ) -> u64 {
         let start = messages.rest();
-        let end = self.next + count;
+        // A packet that was cut may claim more than there are numbers.
+        let end = self.next.saturating_add(count);
         let mut next = self.next;
         let mut refused = None;
         while next < end {

@@ -213,7 +213,7 @@ impl Receiver {
                 continue;
             }
             let max = u64::from(self.options.request_max_messages);
-            let end = gap.end.min(gap.first + max);
+            let end = gap.end.min(gap.first.saturating_add(max));
             ranges.push((gap.first, end));
             asked = Some(server);
             // One packet answers a MoldUDP64 request: what it leaves is asked for when it came.
