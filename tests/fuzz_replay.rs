@@ -1,0 +1,42 @@
+//! The fuzz targets of the wire on a stable toolchain: the corpus, and inputs from a seed.
+
+use std::path::Path;
+
+use gapless::protocol::Random;
+
+#[expect(unreachable_pub, reason = "it is also the library of the fuzz crate")]
+#[path = "../fuzz/src/entry.rs"]
+mod entry;
+
+fn replay(target: &str, run: fn(&[u8])) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut inputs = 0;
+    for file in std::fs::read_dir(&corpus).unwrap() {
+        let path = file.unwrap().path();
+        println!("{}", path.display());
+        run(&std::fs::read(&path).unwrap());
+        inputs += 1;
+    }
+    assert!(inputs > 0, "the corpus of {target} is gone");
+}
+
+#[test]
+fn the_packets_corpus() {
+    replay("packets", entry::packets);
+}
+
+#[test]
+fn the_machines_corpus() {
+    replay("machines", entry::machines);
+}
+
+#[test]
+fn machines_at_random() {
+    let mut random = Random::new(1);
+    for _ in 0..20_000 {
+        let len = random.below(600);
+        let input: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
+        entry::packets(&input);
+        entry::machines(&input);
+    }
+}
