@@ -24,9 +24,6 @@ struct Room {
     used: bool,
 }
 
-/// The front of the buffer is not returned to before so many bytes of it are free.
-const WARM_BYTES: u64 = 64 << 10;
-
 /// The store.
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -59,13 +56,9 @@ impl Store {
         let size = self.bytes.len() as u64;
         let len = blocks.len() as u64;
         let head = self.rooms.back().map_or(0, |room| room.end);
-        // Blocks lie in one piece: those that would pass the end start over at the front. So do
-        // those that find much more room there than is in use: a few hundred KiB stay in the
-        // cache, the whole buffer would not.
+        // Blocks lie in one piece: those that would pass the end start over at the front.
         let lap_left = size - head % size;
-        let oldest = self.rooms.front().map_or(head, |room| room.at);
-        let roomy = oldest % size >= (2 * (head - oldest)).max(WARM_BYTES) + len;
-        let at = if len <= lap_left && !roomy { head } else { head + lap_left };
+        let at = if len <= lap_left { head } else { head + lap_left };
         let tail = self.rooms.front().map_or(at, |room| room.at);
         if len > size || at + len - tail > size || self.rooms.len() == self.rooms_max {
             return false;
