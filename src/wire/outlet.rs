@@ -16,8 +16,9 @@ use crate::clock::{Clock, TscClock};
 use crate::net::{Datagrams, Network, Run, SocketSet, SocketStatistics};
 use crate::protocol::{BURST_BYTES, ReceiverView, Sender, SenderCounts, Session, To, Transmit};
 
-/// Bursts sent in one duty cycle: then requests are looked at.
-const BURSTS_MAX: usize = 16;
+/// Bursts sent in one duty cycle: then requests are looked at. A burst takes about 20 µs, and so
+/// long, times this, a request waits in a flood.
+const BURSTS_MAX: usize = 4;
 /// Nobody confirms the end of a session: it is said at least so often, over 0.3 ms.
 const ENDS_MIN: u64 = 5;
 /// Requests taken in one look.
@@ -25,8 +26,8 @@ const REQUESTS_MAX: usize = 64;
 /// Requests are looked for in every so many duty cycles: a look is a system call of 0.2 to 0.3 µs,
 /// and most find nothing.
 const LOOK_EVERY: u32 = 32;
-/// While requests or reports come, or may come because a heartbeat was sent, it is every second
-/// cycle, for so many cycles more.
+/// While requests or reports come, or may come because a heartbeat was sent, it is every cycle, for
+/// so many cycles more.
 const ALERT_CYCLES: u32 = 256;
 
 /// Sends a stream: from its ring to a group or to hosts.
@@ -313,7 +314,7 @@ impl<D: Datagrams> Agent for SenderAgent<D> {
         let now = self.clock.now_ns();
         self.turn = self.turn.wrapping_add(1);
         let mut work = 0;
-        let every = if self.alert > 0 { 2 } else { LOOK_EVERY };
+        let every = if self.alert > 0 { 1 } else { LOOK_EVERY };
         self.alert = self.alert.saturating_sub(1);
         if self.turn.is_multiple_of(every) {
             work = self.take_requests(now)?;
