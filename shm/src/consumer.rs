@@ -244,6 +244,11 @@ impl<M: Memory> Consumer<M> {
         self.geometry.capacity
     }
 
+    /// Longest message that the ring takes, bytes.
+    pub fn max_message_bytes(&self) -> usize {
+        self.geometry.max_message
+    }
+
     /// The session of the ring; see [`session_text`](crate::session_text).
     pub fn session(&self) -> u64 {
         // Relaxed: written once, before anybody could find the ring.

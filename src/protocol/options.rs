@@ -56,7 +56,8 @@ pub struct SenderOptions {
     pub merge_ns: u64,
     /// Bytes of a lossless ring that are kept behind the sender to be repeated, so long as it
     /// remembers their packets; as much less the producer may be ahead of the sender. What flow
-    /// control waits for is kept in any case. Default 0: half of the ring.
+    /// control waits for is kept in any case. Default 0: half of the ring; at most all of it but
+    /// room for two of the longest messages.
     pub retain_bytes: u64,
     /// Packets whose place in the ring is remembered: older ones take longer to find. Default
     /// 65,536.

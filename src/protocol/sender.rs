@@ -97,6 +97,8 @@ enum Note {
     Gone { first: u64, span: u32 },
 }
 
+/// What a message takes of the ring beside its bytes, at most.
+const RECORD_COST_BYTES: u64 = 256;
 /// Answers that may wait; more are dropped, and asked for again.
 const NOTES_MAX: usize = 32;
 
@@ -140,7 +142,10 @@ impl<M: Memory> Sender<M> {
         options.check()?;
         let capacity = consumer.capacity_bytes();
         let retain = Some(options.retain_bytes).filter(|bytes| *bytes > 0).unwrap_or(capacity / 2);
-        options.retain_bytes = retain.min(capacity / 8 * 7); // the producer needs some room
+        // The producer needs room for the longest message behind a padding as long.
+        let longest = consumer.max_message_bytes().min(options.datagram_bytes) as u64;
+        let room = 2 * (longest + RECORD_COST_BYTES).max(capacity / 16);
+        options.retain_bytes = retain.min(capacity.saturating_sub(room));
         consumer.hold(consumer.place());
         let budgets =
             Budgets::new(options.repair_bytes_per_second, options.repair_burst_bytes, 256);

@@ -1,6 +1,9 @@
 //! Sender and receiver joined by a wire that the test bends: small cases, each told in full. The
 //! simulation goes on from here.
 
+mod receivers;
+mod senders;
+
 use std::net::SocketAddr;
 
 use gapless_shm::{Consumer, Flags, Heap, Producer, RingOptions, Start};
