@@ -55,6 +55,11 @@ impl<M: Memory> Consumer<M> {
         }
     }
 
+    /// Bytes behind this consumer that it [holds](Self::hold).
+    pub fn held_bytes(&self) -> u64 {
+        self.held.map_or(0, |held| self.next.position - held.position)
+    }
+
     /// Copies the payload of the record at `place` into `buffer`.
     ///
     /// ```

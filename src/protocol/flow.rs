@@ -1,7 +1,9 @@
 //! Flow control and the sender's view of its receivers, by their reports.
 //!
 //! Nobody has to report, and by default nobody holds the sender up. A receiver that falls silent is
-//! forgotten after a while, so a dead one never holds the sender up for longer than that.
+//! forgotten after a while, so a dead one never holds the sender up for longer than that. One that
+//! goes on reporting but stands still while the sender is held up is no longer waited for after the
+//! same time, until it has caught up.
 
 use std::net::SocketAddr;
 
@@ -50,6 +52,10 @@ struct Receiver {
     /// Cost of everything sent that it can take.
     limit: u64,
     heard_at: u64,
+    /// When it last got further, or had everything.
+    moved_at: u64,
+    /// It stood still for too long, and is not waited for.
+    is_stuck: bool,
 }
 
 /// Everyone who reports, and how far that lets the sender go.
@@ -64,7 +70,7 @@ pub(crate) struct Receivers {
     limit: u64,
     /// Nobody has to be forgotten before this.
     forget_at: u64,
-    /// Receivers forgotten because they fell silent.
+    /// Receivers no longer waited for because they fell silent or stood still.
     pub(crate) silenced: u64,
     /// Reports refused because the table is full.
     pub(crate) refused: u64,
@@ -80,19 +86,32 @@ impl Receivers {
         receivers
     }
 
-    /// Notes a report. `passed` is the cost of everything in front of the message it waits for.
-    pub(crate) fn on_report(&mut self, report: &Report, from: SocketAddr, passed: u64, now: u64) {
+    /// Notes a report. `passed` is the cost of everything in front of the message it waits for,
+    /// `sent` that of everything.
+    pub(crate) fn on_report(
+        &mut self,
+        report: &Report,
+        from: SocketAddr,
+        passed: u64,
+        sent: u64,
+        now: u64,
+    ) {
         let limit = passed.saturating_add(report.window_bytes.into());
         let known = self.table.iter_mut().find(|receiver| receiver.id == report.receiver);
         if let Some(receiver) = known {
             // A report that was overtaken by a later one says nothing new.
             if report.next >= receiver.next {
+                let has_everything = passed == sent && limit > sent;
+                if report.next > receiver.next || limit > receiver.limit || has_everything {
+                    receiver.moved_at = now;
+                    receiver.is_stuck &= limit <= sent;
+                }
                 receiver.next = report.next;
                 receiver.limit = limit;
             }
             receiver.missed = receiver.missed.max(report.missed);
             (receiver.address, receiver.heard_at) = (from, now);
-        } else if self.table.len() < self.max {
+        } else if self.table.len() < self.max || self.make_room(now) {
             self.table.push(Receiver {
                 id: report.receiver,
                 address: from,
@@ -101,6 +120,8 @@ impl Receivers {
                 missed: report.missed,
                 limit,
                 heard_at: now,
+                moved_at: now,
+                is_stuck: false,
             });
             self.forget_at = self.forget_at.min(now.saturating_add(self.timeout_ns));
         } else {
@@ -110,20 +131,44 @@ impl Receivers {
         self.settle();
     }
 
-    /// Forgets who has been silent for too long.
-    pub(crate) fn forget_silent(&mut self, now: u64) {
+    /// Forgets, of those who have not got further for too long, the one for which that is longest.
+    /// False if there is none.
+    fn make_room(&mut self, now: u64) -> bool {
+        let longest = self.table.iter().enumerate().min_by_key(|(_, receiver)| receiver.moved_at);
+        let Some((index, receiver)) = longest else { return false };
+        let may_go = now.saturating_sub(receiver.moved_at) >= self.timeout_ns;
+        if may_go {
+            self.silenced += u64::from(!receiver.is_stuck);
+            self.table.swap_remove(index);
+        }
+        may_go
+    }
+
+    /// Forgets who has been silent for too long. If flow control holds the stream up,
+    /// those who stood still for as long are no longer waited for.
+    pub(crate) fn forget_idle(&mut self, is_held_up: bool, now: u64) {
         let before = self.table.len();
         let timeout = self.timeout_ns;
         self.table.retain(|receiver| now.saturating_sub(receiver.heard_at) < timeout);
-        let oldest = self.table.iter().map(|receiver| receiver.heard_at).min();
-        self.forget_at = oldest.map_or(u64::MAX, |heard_at| heard_at.saturating_add(timeout));
-        if self.table.len() < before {
-            self.silenced += (before - self.table.len()) as u64;
-            self.settle();
+        self.silenced += (before - self.table.len()) as u64;
+        let mut forget_at = u64::MAX;
+        for receiver in &mut self.table {
+            if is_held_up && now.saturating_sub(receiver.moved_at) >= timeout {
+                self.silenced += u64::from(!receiver.is_stuck);
+                receiver.is_stuck = true;
+            }
+            forget_at = forget_at.min(receiver.heard_at.saturating_add(timeout));
+            if !receiver.is_stuck && self.flow != Flow::None {
+                // It may stand still already, and begin to hold the stream up at any time.
+                let look_at = receiver.moved_at.saturating_add(timeout);
+                forget_at = forget_at.min(look_at.max(now.saturating_add(timeout / 8 + 1)));
+            }
         }
+        self.forget_at = forget_at;
+        self.settle();
     }
 
-    /// When [`forget_silent`](Self::forget_silent) may have somebody to forget.
+    /// When [`forget_idle`](Self::forget_idle) may have somebody to forget.
     #[inline(always)]
     pub(crate) fn forget_at(&self) -> u64 {
         self.forget_at
@@ -136,7 +181,8 @@ impl Receivers {
     }
 
     fn settle(&mut self) {
-        let limits = self.table.iter().map(|receiver| receiver.limit);
+        let waited_for = self.table.iter().filter(|receiver| !receiver.is_stuck);
+        let limits = waited_for.map(|receiver| receiver.limit);
         self.limit = match self.flow {
             Flow::None => u64::MAX,
             Flow::Slowest => limits.min().unwrap_or(u64::MAX),
@@ -153,7 +199,8 @@ impl Receivers {
     /// Everything below this has arrived wherever flow control says that it must; the highest
     /// number if it asks nothing of anybody.
     pub(crate) fn confirmed(&mut self) -> u64 {
-        let next = self.table.iter().map(|receiver| receiver.next);
+        let waited_for = self.table.iter().filter(|receiver| !receiver.is_stuck);
+        let next = waited_for.map(|receiver| receiver.next);
         match self.flow {
             Flow::None | Flow::Quorum(0) => u64::MAX,
             Flow::Slowest => next.min().unwrap_or(u64::MAX),
@@ -230,18 +277,18 @@ mod tests {
     fn the_slowest_holds_the_sender_up_until_it_falls_silent() {
         let mut receivers = Receivers::new(Flow::Slowest, 100, 2);
         assert_eq!(receivers.limit(), u64::MAX);
-        receivers.on_report(&report(1, 10, 50), from(), 1000, 0);
-        receivers.on_report(&report(2, 20, 50), from(), 2000, 60);
+        receivers.on_report(&report(1, 10, 50), from(), 1000, 3000, 0);
+        receivers.on_report(&report(2, 20, 50), from(), 2000, 3000, 60);
         assert_eq!(receivers.limit(), 1050);
-        receivers.on_report(&report(3, 1, 1), from(), 0, 60);
+        receivers.on_report(&report(3, 1, 1), from(), 0, 3000, 60);
         assert_eq!((receivers.limit(), receivers.refused), (1050, 1));
         assert_eq!(receivers.lag(30), 20);
         // Overtaken reports change nothing.
-        receivers.on_report(&report(1, 9, 50), from(), 900, 10);
+        receivers.on_report(&report(1, 9, 50), from(), 900, 3000, 10);
         assert_eq!((receivers.limit(), receivers.forget_at()), (1050, 100));
-        receivers.forget_silent(100);
+        receivers.forget_idle(false, 100);
         assert_eq!((receivers.limit(), receivers.forget_at()), (1050, 110));
-        receivers.forget_silent(110);
+        receivers.forget_idle(false, 110);
         assert_eq!((receivers.limit(), receivers.silenced, receivers.len()), (2050, 1, 1));
         assert_eq!(receivers.forget_at(), 160);
         let view = receivers.views(30, 100).next().unwrap();
@@ -253,10 +300,10 @@ mod tests {
     fn a_quorum_waits_for_its_fastest() {
         let mut receivers = Receivers::new(Flow::Quorum(2), 100, 8);
         assert_eq!(receivers.limit(), 0);
-        receivers.on_report(&report(1, 1, 0), from(), 100, 0);
+        receivers.on_report(&report(1, 1, 0), from(), 100, 3000, 0);
         assert_eq!(receivers.limit(), 0);
-        receivers.on_report(&report(2, 1, 0), from(), 300, 0);
-        receivers.on_report(&report(3, 1, 0), from(), 200, 0);
+        receivers.on_report(&report(2, 1, 0), from(), 300, 3000, 0);
+        receivers.on_report(&report(3, 1, 0), from(), 200, 3000, 0);
         assert_eq!(receivers.limit(), 200);
     }
 }

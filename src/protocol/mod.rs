@@ -15,6 +15,7 @@
 //! | [`sim`] | a bad network, from a seed |
 //! | [`Receiver`] | packets to messages in order: sessions, gaps, requests, two lines |
 
+mod answer;
 mod arbiter;
 pub mod control;
 pub mod envelope;

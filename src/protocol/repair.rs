@@ -28,6 +28,10 @@ pub(crate) struct Pending {
     place: Option<Place>,
     /// Asked for by a MoldUDP64 request: one packet, then done.
     pub(crate) one_packet: bool,
+    /// Whether nothing of it was gone so far.
+    whole: bool,
+    /// When its requester had its last turn.
+    turn: u64,
 }
 
 impl Pending {
@@ -49,6 +53,8 @@ impl Pending {
             at: 0,
             place: None,
             one_packet,
+            whole: true,
+            turn: 0,
         }
     }
 
@@ -119,6 +125,10 @@ const GONE_AT_ONCE_MAX: u64 = 4096;
 pub(crate) struct Repairs {
     queue: VecDeque<Pending>,
     queue_max: usize,
+    /// Index of the request that is being answered.
+    current: usize,
+    /// Turns so far.
+    turn: u64,
     served: VecDeque<Served>,
     /// Answers to several requesters of the same go to everybody, within this time, ns; 0: never.
     merge_ns: u64,
@@ -126,12 +136,16 @@ pub(crate) struct Repairs {
 }
 
 const SERVED_MAX: usize = 64;
+/// Requesters who fill the queue together: each has its share of it.
+const REQUESTERS: usize = 4;
 
 impl Repairs {
     pub(crate) fn new(queue_max: usize, merge_ns: u64, budgets: Budgets) -> Self {
         Self {
             queue: VecDeque::with_capacity(queue_max),
             queue_max,
+            current: 0,
+            turn: 0,
             served: VecDeque::with_capacity(SERVED_MAX),
             merge_ns,
             budgets,
@@ -180,31 +194,52 @@ impl Repairs {
                 _ => {}
             }
         }
-        if self.queue.len() == self.queue_max {
+        let mut own = self.queue.iter().filter(|pending| pending.asked_by == from).peekable();
+        // Behind those who wait, with one's own at the turn of one's own.
+        let turn = own.peek().map_or(self.turn, |pending| pending.turn);
+        let share = (self.queue_max / REQUESTERS).max(1);
+        if self.queue.len() == self.queue_max || own.count() >= share {
             return Taken::Refused;
         }
-        self.queue.push_back(Pending { to, ..Pending::new(from, request, one_packet) });
+        self.queue.push_back(Pending { to, turn, ..Pending::new(from, request, one_packet) });
         Taken::Queued
     }
 
-    /// Whether the request at the front may go on being answered; drops it if not.
+    /// Turns to the request whose requester has waited longest. True if it may be answered; drops
+    /// it if not.
     pub(crate) fn check_budget(&mut self, now: u64) -> bool {
-        let Some(front) = self.queue.front() else { return true };
-        let allowed = self.budgets.has_some(front.asked_by, now);
+        let waiting = self.queue.iter().enumerate().min_by_key(|(_, pending)| pending.turn);
+        let Some((index, from)) = waiting.map(|(index, next)| (index, next.asked_by)) else {
+            return true;
+        };
+        self.current = index;
+        self.turn += 1;
+        for own in self.queue.iter_mut().filter(|pending| pending.asked_by == from) {
+            own.turn = self.turn;
+        }
+        let allowed = self.budgets.has_some(from, now);
         if !allowed {
-            self.queue.pop_front();
+            self.drop_current();
         }
         allowed
     }
 
-    pub(crate) fn front(&mut self) -> Option<&mut Pending> {
-        self.queue.front_mut()
+    /// The request that it is the turn of.
+    pub(crate) fn current(&mut self) -> Option<&mut Pending> {
+        self.queue.get_mut(self.current)
     }
 
-    /// Takes the request at the front away, answered.
+    /// Takes the current request away.
+    pub(crate) fn drop_current(&mut self) -> Option<Pending> {
+        self.queue.remove(self.current)
+    }
+
+    /// Takes the current request away, answered.
     pub(crate) fn finish(&mut self, now: u64) {
-        let Some(done) = self.queue.pop_front() else { return };
-        if self.merge_ns > 0 && !done.one_packet {
+        let Some(done) = self.drop_current() else { return };
+        // Who asks for what was only in part repeated is not helped by that.
+        let is_whole = done.whole && done.bitmap_bytes == 0;
+        if self.merge_ns > 0 && !done.one_packet && is_whole {
             if self.served.len() == SERVED_MAX {
                 self.served.pop_front();
             }
@@ -287,6 +322,7 @@ impl<M: Memory> Shelf<'_, M> {
     /// Passes over what is wanted next and not held. Returns who asked for it, its first sequence
     /// and how many messages it is.
     pub(crate) fn pass_gone(&self, pending: &mut Pending) -> (SocketAddr, u64, u32) {
+        pending.whole = false;
         let first = pending.next_wanted().unwrap_or(pending.first);
         let mut end = first + 1;
         let oldest = self.consumer.oldest_sequence();
@@ -448,17 +484,17 @@ mod tests {
         let part = Request { first: 12, span: 2, ..request };
         assert_eq!(repairs.request(peer(1), &request, false, 0), Taken::Queued);
         assert_eq!(repairs.request(peer(2), &part, false, 0), Taken::Merged);
-        assert_eq!(repairs.front().unwrap().to, To::Stream);
+        assert_eq!(repairs.current().unwrap().to, To::Stream);
         repairs.finish(0);
         assert_eq!(repairs.request(peer(3), &part, false, 900), Taken::Merged);
         assert_eq!(repairs.request(peer(3), &part, false, 1_000), Taken::Queued);
-        assert_eq!(repairs.front().unwrap().to, To::Peer(peer(3)));
+        assert_eq!(repairs.current().unwrap().to, To::Peer(peer(3)));
         repairs.finish(1_000);
         // Who asks again has not got it; who asks after another did gets it with everybody.
         assert_eq!(repairs.request(peer(3), &part, false, 1_100), Taken::Queued);
         repairs.finish(1_100);
         assert_eq!(repairs.request(peer(4), &part, false, 1_200), Taken::Queued);
-        assert_eq!(repairs.front().unwrap().to, To::Stream);
+        assert_eq!(repairs.current().unwrap().to, To::Stream);
         assert_eq!(repairs.request(peer(5), &request, true, 1_200), Taken::Queued);
         assert_eq!(repairs.request(peer(6), &request, true, 1_200), Taken::Refused);
     }

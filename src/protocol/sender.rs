@@ -12,15 +12,14 @@ use std::net::SocketAddr;
 use gapless_shm::{Consumer, LookBack, Mapped, Memory, PollError};
 use thiserror::Error;
 
-use super::control::{
-    Advertisement, Body, CONTROL_MAX_BYTES, Control, Gone, Request, SERVERS_MAX, is_control,
-};
+use super::answer::{Answers, Note};
+use super::control::{Body, Control, Request, is_control};
 use super::flow::{ReceiverView, Receivers};
 use super::history::{History, Sent};
 use super::mold::{self, BLOCK_HEADER_BYTES, HEADER_BYTES, Header, Session};
 use super::options::{OptionError, SenderOptions};
 use super::pack::{Odd, pack};
-use super::repair::{Budgets, Filled, Repairs, Shelf, Taken};
+use super::repair::{Budgets, Repairs};
 use super::{GSO_SEGMENTS_MAX, PACKET_COST_BYTES, To, Transmit};
 
 /// A sender cannot go on, or not start.
@@ -86,31 +85,21 @@ pub struct SenderCounts {
     pub reports: u64,
     /// Messages overwritten in a lossy ring before they could be sent.
     pub lapped: u64,
-    /// Times that flow control held the stream up.
+    /// Times that flow control began to hold the stream up.
     pub stalls: u64,
-}
-
-/// A message of control that waits to be sent.
-#[derive(Clone, Copy, Debug)]
-enum Note {
-    Advertise,
-    Gone { first: u64, span: u32 },
 }
 
 /// What a message takes of the ring beside its bytes, at most.
 const RECORD_COST_BYTES: u64 = 256;
-/// Answers that may wait; more are dropped, and asked for again.
-const NOTES_MAX: usize = 32;
 
 /// The sending side of one stream.
 pub struct Sender<M: Memory = Mapped> {
-    options: SenderOptions,
-    session: Session,
-    consumer: Consumer<M>,
-    history: History,
-    repairs: Repairs,
+    pub(super) options: SenderOptions,
+    pub(super) session: Session,
+    pub(super) consumer: Consumer<M>,
+    pub(super) history: History,
     receivers: Receivers,
-    notes: Vec<(SocketAddr, Note)>,
+    pub(super) answers: Answers,
     /// Everything below this has arrived wherever it must.
     confirmed: u64,
     /// Number of the packet from which on the ring is kept.
@@ -122,10 +111,10 @@ pub struct Sender<M: Memory = Mapped> {
     /// Whether no more messages will come.
     ending: bool,
     /// When the end of the session was first sent.
-    ended_at: Option<u64>,
-    /// Whether the last turn was a repair's: then the next is the data's.
-    repaired_last: bool,
-    counts: SenderCounts,
+    pub(super) ended_at: Option<u64>,
+    /// Whether flow control holds messages back.
+    held_up: bool,
+    pub(super) counts: SenderCounts,
 }
 
 impl<M: Memory> Sender<M> {
@@ -152,13 +141,12 @@ impl<M: Memory> Sender<M> {
         Ok(Self {
             session,
             history: History::new(options.history_packets, consumer.place()),
-            repairs: Repairs::new(options.requests_max, options.merge_ns, budgets),
+            answers: Answers::new(Repairs::new(options.requests_max, options.merge_ns, budgets)),
             receivers: Receivers::new(
                 options.flow,
                 options.receiver_timeout_ns,
                 options.receivers_max,
             ),
-            notes: Vec::with_capacity(NOTES_MAX),
             confirmed: u64::MAX,
             kept_from: 0,
             cost: 0,
@@ -166,7 +154,7 @@ impl<M: Memory> Sender<M> {
             heartbeat_interval_ns: options.heartbeat_first_ns,
             ending: false,
             ended_at: None,
-            repaired_last: false,
+            held_up: false,
             counts: SenderCounts::default(),
             consumer,
             options,
@@ -208,8 +196,8 @@ impl<M: Memory> Sender<M> {
         self.receivers(now).max_by_key(|receiver| receiver.lag_messages)
     }
 
-    /// How many report, how many were forgotten because they fell silent, and by how many messages
-    /// the slowest lags.
+    /// How many report, how many are no longer waited for because they fell silent or stood still,
+    /// and by how many messages the slowest lags.
     pub fn receiver_counts(&self) -> (usize, u64, u64) {
         (self.receivers.len(), self.receivers.silenced, self.receivers.lag(self.next_sequence()))
     }
@@ -276,7 +264,7 @@ impl<M: Memory> Sender<M> {
                 } else {
                     self.history.find(report.next).map_or(0, |sent| sent.cost)
                 };
-                self.receivers.on_report(&report, from, passed, now);
+                self.receivers.on_report(&report, from, passed, self.cost, now);
                 self.confirmed = self.receivers.confirmed();
                 self.let_go();
             }
@@ -285,39 +273,6 @@ impl<M: Memory> Sender<M> {
             }
             // Other senders' answers are not for us.
             Body::Advertisement(_) | Body::Gone(_) => self.counts.malformed += 1,
-        }
-    }
-
-    fn take_request(
-        &mut self,
-        from: SocketAddr,
-        request: &Request<'_>,
-        one_packet: bool,
-        now: u64,
-    ) {
-        let next = self.next_sequence();
-        // Some clients count from 0; but a ring may do so, too.
-        let odd_zero = request.first == 0 && one_packet && self.consumer.oldest_sequence() > 0;
-        if request.first >= next || odd_zero {
-            self.counts.requests_odd += 1;
-            if !one_packet {
-                self.note(from, Note::Gone { first: request.first, span: request.span }, now);
-            }
-            return;
-        }
-        self.counts.requests += 1;
-        match self.repairs.request(from, request, one_packet, now) {
-            Taken::Queued => {}
-            Taken::Merged => self.counts.requests_merged += 1,
-            Taken::Refused => self.counts.requests_refused += 1,
-        }
-    }
-
-    fn note(&mut self, to: SocketAddr, note: Note, now: u64) {
-        if self.notes.len() < NOTES_MAX && self.repairs.allow(to, CONTROL_MAX_BYTES, now) {
-            self.notes.push((to, note));
-        } else {
-            self.counts.requests_refused += 1;
         }
     }
 
@@ -341,7 +296,7 @@ impl<M: Memory> Sender<M> {
             return Ok(Some(transmit));
         }
         if now >= self.receivers.forget_at() {
-            self.forget_silent(now);
+            self.forget_idle(now);
         }
         if let Some(transmit) = self.data(now, buffer)? {
             return Ok(Some(transmit));
@@ -361,79 +316,7 @@ impl<M: Memory> Sender<M> {
     /// When [`poll_transmit`](Self::poll_transmit) has something to do although nothing came in,
     /// ns.
     pub fn timeout(&self) -> u64 {
-        self.heartbeat_at.min(self.receivers.forget_at())
-    }
-
-    #[inline(always)]
-    fn has_answers(&self) -> bool {
-        !self.notes.is_empty() || !self.repairs.is_empty()
-    }
-
-    /// Control and repairs; every other turn belongs to the data.
-    #[cold]
-    fn answer(&mut self, now: u64, buffer: &mut [u8]) -> Option<Transmit> {
-        if let Some((to, note)) = self.notes.pop() {
-            return Some(self.write_note(to, note, buffer));
-        }
-        self.repaired_last = !self.repaired_last;
-        if !self.repaired_last {
-            return None;
-        }
-        while !self.repairs.is_empty() {
-            if !self.repairs.check_budget(now) {
-                self.counts.requests_refused += 1;
-                continue;
-            }
-            let shelf = Shelf {
-                consumer: &self.consumer,
-                history: &self.history,
-                session: self.session,
-                datagram_bytes: self.options.datagram_bytes,
-            };
-            let pending = self.repairs.front()?;
-            match shelf.fill(pending, buffer) {
-                Filled::Packets(answer, done) => {
-                    self.counts.repaired_messages += answer.messages;
-                    self.counts.repaired_packets += answer.packets;
-                    self.repairs.charge(&answer, now);
-                    if done {
-                        self.repairs.finish(now);
-                    }
-                    let (to, bytes) = (answer.to, answer.bytes);
-                    return Some(Transmit { to, bytes, segment_bytes: answer.segment_bytes });
-                }
-                Filled::Gone => {
-                    self.counts.gone += 1;
-                    let (peer, first, span) = shelf.pass_gone(pending);
-                    let (one_packet, done) = (pending.one_packet, pending.is_done());
-                    if done {
-                        self.repairs.finish(now);
-                    }
-                    if !one_packet && self.repairs.allow(peer, CONTROL_MAX_BYTES, now) {
-                        return Some(self.write_note(peer, Note::Gone { first, span }, buffer));
-                    }
-                }
-                Filled::Done => self.repairs.finish(now),
-            }
-        }
-        None
-    }
-
-    fn write_note(&self, to: SocketAddr, note: Note, buffer: &mut [u8]) -> Transmit {
-        let (oldest, next) = (self.consumer.oldest_sequence(), self.next_sequence());
-        let body = match note {
-            Note::Gone { first, span } => Body::Gone(Gone { first, span, oldest, next }),
-            Note::Advertise => {
-                let mut servers = [None; SERVERS_MAX];
-                for (entry, server) in servers.iter_mut().zip(&self.options.servers) {
-                    *entry = Some(*server);
-                }
-                let ended = self.ended_at.is_some();
-                Body::Advertisement(Advertisement { oldest, next, ended, servers })
-            }
-        };
-        let bytes = Control { session: self.session, body }.write(buffer);
-        Transmit { to: To::Peer(to), bytes, segment_bytes: bytes }
+        if self.has_answers() { 0 } else { self.heartbeat_at.min(self.receivers.forget_at()) }
     }
 
     /// New messages, as many as there are and fit.
@@ -485,11 +368,13 @@ impl<M: Memory> Sender<M> {
             }
         }
         if burst.packets == 0 {
-            if room == 0 && self.has_unsent() {
+            if room == 0 && !self.held_up && self.has_unsent() {
                 self.counts.stalls += 1;
+                self.held_up = true;
             }
             return Ok(None);
         }
+        self.held_up = false;
         self.cost += burst.used as u64 + burst.packets * PACKET_COST_BYTES;
         self.counts.packets += burst.packets;
         self.counts.bytes += burst.used as u64;
@@ -505,7 +390,12 @@ impl<M: Memory> Sender<M> {
         let head = self.consumer.place();
         let numbers = self.history.numbers();
         let before = self.kept_from;
-        self.kept_from = self.kept_from.max(numbers.start);
+        if before < numbers.start {
+            if self.history.place(numbers.start).sequence() > self.confirmed {
+                return; // somebody still needs what the history has forgotten
+            }
+            self.kept_from = numbers.start;
+        }
         // Behind the last packet is what has not been sent.
         let place = |number| if number < numbers.end { self.history.place(number) } else { head };
         while self.kept_from < numbers.end {
@@ -543,8 +433,9 @@ impl<M: Memory> Sender<M> {
     }
 
     #[cold]
-    fn forget_silent(&mut self, now: u64) {
-        self.receivers.forget_silent(now);
+    fn forget_idle(&mut self, now: u64) {
+        let held = self.consumer.held_bytes() > self.options.retain_bytes;
+        self.receivers.forget_idle(self.held_up || held, now);
         self.confirmed = self.receivers.confirmed();
         self.let_go();
     }

@@ -1,7 +1,6 @@
 //! Sender and receiver joined by a wire that the test bends: small cases, each told in full. The
 //! simulation goes on from here.
 
-mod receivers;
 mod senders;
 
 use std::net::SocketAddr;

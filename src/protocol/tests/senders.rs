@@ -39,3 +39,229 @@ fn the_longest_message_finds_room_in_front_of_what_is_kept() {
         while sender.poll_transmit(0, &mut buffer).unwrap().is_some() {}
     }
 }
+
+fn solicit() -> Vec<u8> {
+    control(SESSION, control::Body::Solicit { receiver: 1 })
+}
+
+fn report(receiver: u64, next: u64, window_bytes: u32) -> Vec<u8> {
+    let name = [0; control::NAME_MAX_BYTES];
+    let report = control::Report { receiver, next, newest: next, missed: 0, window_bytes, name };
+    control(SESSION, control::Body::Report(report))
+}
+
+fn bitmap(first: u64, wanted: &[u64]) -> Vec<u8> {
+    let mut bytes = [0];
+    for sequence in wanted {
+        bytes[0] |= 1 << (sequence - first);
+    }
+    let request = control::Request { receiver: 1, first, span: 8, bitmap: &bytes };
+    control(SESSION, control::Body::Request(request))
+}
+
+impl Pair {
+    /// The next burst of the sender.
+    fn burst(&mut self) -> Option<(To, Vec<u8>)> {
+        let transmit = self.sender.poll_transmit(self.now, &mut self.buffer).unwrap()?;
+        Some((transmit.to, self.buffer[..transmit.bytes].to_vec()))
+    }
+
+    /// Publishes and sends for as long as there is room; returns how many messages.
+    fn fill(&mut self) -> u64 {
+        let mut count = 0;
+        while self.producer.try_publish(&[0; 100]).is_ok() {
+            count += 1;
+            self.sent();
+            assert!(count < 10_000, "nothing holds the publisher up");
+        }
+        count
+    }
+}
+
+#[test]
+fn questions_leave_data_and_repair_their_turns() {
+    // They were answered first of all.
+    let mut pair = pair();
+    let (mut data, mut repairs) = (0, 0);
+    for round in 0..20_u64 {
+        pair.publish(round + 1);
+        let transmit = pair.burst().unwrap();
+        data += u32::from(transmit.0 == To::Stream);
+        for _ in 0..4 {
+            pair.sender.on_datagram(peer(1), &solicit(), pair.now);
+        }
+        pair.sender.on_datagram(peer(2), &request(1, 1), pair.now);
+        for _ in 0..4 {
+            let Some((to, _)) = pair.burst() else { break };
+            data += u32::from(to == To::Stream);
+            repairs += u32::from(to == To::Peer(peer(2)));
+        }
+    }
+    assert!(data >= 20, "{data}");
+    assert!(repairs >= 10, "{repairs}");
+}
+
+#[test]
+fn one_requester_does_not_hold_the_queue() {
+    let mut pair = pair();
+    for n in 1..=1000 {
+        pair.publish(n);
+    }
+    pair.sent();
+    for _ in 0..64 {
+        pair.sender.on_datagram(peer(1), &request(1, 1000), pair.now);
+    }
+    assert!(pair.sender.counts().requests_refused >= 48);
+    let refused = pair.sender.counts().requests_refused;
+    for other in 2..=4 {
+        pair.sender.on_datagram(peer(other), &request(1, 1000), pair.now);
+    }
+    assert_eq!(pair.sender.counts().requests_refused, refused);
+    // And they are answered in turn.
+    let first: Vec<_> = std::iter::from_fn(|| pair.burst()).take(4).map(|(to, _)| to).collect();
+    assert_eq!(first, [1, 2, 3, 4].map(|n| To::Peer(peer(n))));
+}
+
+#[test]
+fn what_was_answered_in_part_answers_nobody_else() {
+    let options = SenderOptions { merge_ns: 1_000_000, ..Default::default() };
+    let mut pair = Pair::new(options, ReceiverOptions::default());
+    for n in 1..=20 {
+        pair.publish(n);
+    }
+    pair.sent();
+    pair.sender.on_datagram(peer(1), &bitmap(1, &[1, 8]), pair.now);
+    pair.sender.on_datagram(peer(3), &bitmap(1, &[1, 8]), pair.now);
+    assert_eq!(pair.sent().len(), 2, "messages 1 and 8, to everybody");
+    pair.sender.on_datagram(peer(2), &request(4, 1), pair.now);
+    let answer = pair.sent();
+    assert_eq!(answer.len(), 1, "4 was not repeated yet");
+    assert_eq!(Header::read(&answer[0].1).unwrap().sequence, 4);
+}
+
+#[test]
+fn what_could_not_be_answered_answers_nobody_else() {
+    let options = SenderOptions { merge_ns: 1_000_000, retain_bytes: 1, ..Default::default() };
+    let mut pair = Pair::new(options, ReceiverOptions::default());
+    for n in 1..=3000 {
+        pair.publish(n);
+        pair.sent();
+    }
+    assert!(pair.sender.consumer().oldest_sequence() > 1);
+    for n in 1..=3 {
+        pair.sender.on_datagram(peer(n), &request(1, 10), pair.now);
+        let sent = pair.sent();
+        let refusal = sent.iter().filter(|(_, bytes)| control::is_control(bytes)).count();
+        assert_eq!(refusal, 1, "requester {n} hears nothing");
+    }
+}
+
+#[test]
+fn a_receiver_that_stands_still_holds_the_stream_up_no_longer_than_a_silent_one() {
+    // The one has a window for nothing, the other takes nothing off the ring.
+    for window in [0, 1 << 30] {
+        let options = SenderOptions { flow: Flow::Slowest, ..Default::default() };
+        let mut pair = Pair::new(options, ReceiverOptions::default());
+        pair.publish(1);
+        pair.sent();
+        pair.sender.on_datagram(peer(1), &report(7, 1, window), pair.now);
+        pair.fill();
+        let held_at = pair.sender.next_sequence();
+        let mut steps = 0;
+        while pair.sender.next_sequence() < held_at + 2000 && steps < 100 {
+            pair.now += 100_000_000;
+            steps += 1;
+            pair.sender.on_datagram(peer(1), &report(7, 1, window), pair.now);
+            for _ in 0..100 {
+                let _ = pair.producer.try_publish(&[0; 100]);
+                pair.sent();
+            }
+        }
+        assert!((50..100).contains(&steps), "window {window}: {steps}");
+        let view = pair.sender.slowest(pair.now).unwrap();
+        assert_eq!((view.id, view.next), (7, 1), "it is still seen");
+        // It counts again when it has caught up.
+        let next = pair.sender.next_sequence();
+        pair.sender.on_datagram(peer(1), &report(7, next, 10_000), pair.now);
+        pair.fill();
+        assert!(pair.sender.next_sequence() < next + 100);
+    }
+}
+
+#[test]
+fn invented_receivers_give_their_places_up() {
+    let options = SenderOptions { flow: Flow::Slowest, receivers_max: 4, ..Default::default() };
+    let mut pair = Pair::new(options, ReceiverOptions::default());
+    pair.publish(1);
+    pair.sent();
+    for _ in 0..60 {
+        for id in 1..=4 {
+            pair.sender.on_datagram(peer(1), &report(id, 1, 1 << 30), pair.now);
+        }
+        pair.now += 100_000_000;
+    }
+    let next = pair.sender.next_sequence();
+    pair.sender.on_datagram(peer(2), &report(9, next, 10_000), pair.now);
+    assert!(pair.sender.receivers(pair.now).any(|view| view.id == 9));
+}
+
+#[test]
+fn one_call_looks_for_one_message_that_is_gone() {
+    // A look may be a walk over a part of the ring.
+    let options = SenderOptions { retain_bytes: 1, ..Default::default() };
+    let mut pair = Pair::new(options, ReceiverOptions::default());
+    for n in 1..=3000 {
+        pair.publish(n);
+        pair.sent();
+    }
+    let ask = Header { session: SESSION, sequence: 1, count: 1 }.to_bytes();
+    for n in 1..=10 {
+        pair.sender.on_datagram(peer(n), &ask, pair.now);
+    }
+    pair.sender.on_datagram(peer(11), &request(2990, 1), pair.now);
+    for n in 1..=10 {
+        assert_eq!(pair.sender.timeout(), 0, "there is more to do");
+        pair.burst();
+        assert!(pair.sender.counts().gone <= n, "{n}: {}", pair.sender.counts().gone);
+    }
+    let answers = std::iter::from_fn(|| pair.burst()).filter(|(to, _)| *to == To::Peer(peer(11)));
+    assert_eq!(answers.count(), 1);
+}
+
+#[test]
+fn what_flow_control_waits_for_is_kept_though_its_packet_is_forgotten() {
+    let options = SenderOptions { flow: Flow::Slowest, history_packets: 4, ..Default::default() };
+    let mut pair = Pair::new(options, ReceiverOptions::default());
+    pair.publish(1);
+    pair.sent();
+    pair.sender.on_datagram(peer(1), &report(7, 1, 1 << 30), pair.now);
+    pair.fill();
+    assert!(pair.sender.consumer().find(1).is_some());
+    let next = pair.sender.next_sequence();
+    pair.sender.on_datagram(peer(1), &report(7, next, 1 << 30), pair.now);
+    assert_ne!(pair.producer.try_publish(&[0; 100]).ok(), None);
+}
+
+#[test]
+fn a_hold_up_is_counted_once() {
+    let options = SenderOptions { flow: Flow::Slowest, ..Default::default() };
+    let mut pair = Pair::new(options, ReceiverOptions::default());
+    pair.publish(1);
+    pair.sent();
+    pair.sender.on_datagram(peer(1), &report(7, 2, 1), pair.now);
+    for stalls in 1..=3 {
+        for n in 0..2 {
+            pair.publish(n);
+            pair.sent();
+        }
+        for _ in 0..100 {
+            pair.sent();
+        }
+        assert_eq!(pair.sender.counts().stalls, stalls);
+        let next = pair.sender.next_sequence();
+        pair.sender.on_datagram(peer(1), &report(7, next, 1), pair.now);
+        pair.sent();
+        let next = pair.sender.next_sequence();
+        pair.sender.on_datagram(peer(1), &report(7, next, 1), pair.now);
+    }
+}

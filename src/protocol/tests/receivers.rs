@@ -1,3 +1,0 @@
-//! What must not stop or mislead a receiver: each case in its smallest form.
-
-use super::*;
