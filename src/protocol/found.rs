@@ -75,7 +75,8 @@ fn the_sender_hears_reports_though_others_are_asked_first() {
 #[test]
 fn a_line_that_was_taken_over_comes_back_while_the_other_is_busy() {
     // Silence was that of all lines together.
-    let options = ReceiverOptions { lines: 2, ..Default::default() };
+    let session_timeout_ns = 100_000_000;
+    let options = ReceiverOptions { lines: 2, session_timeout_ns, ..Default::default() };
     let mut receiver = Receiver::new(options).unwrap();
     let address = |line, host| SocketAddr::from(([10, 0, line, host], 1));
     let bytes = Header { session: SESSION, sequence: 1, count: 0 }.to_bytes();
@@ -85,6 +86,7 @@ fn a_line_that_was_taken_over_comes_back_while_the_other_is_busy() {
     receiver.on_datagram(1, address(1, 9), &far, 1, &mut handler); // the first to be heard on it
     for ms in 1..=200_u64 {
         let now = ms * 1_000_000;
+        receiver.on_idle(now);
         receiver.on_datagram(0, address(0, 1), &bytes, now, &mut handler);
         receiver.on_datagram(1, address(1, 1), &bytes, now, &mut handler);
     }

@@ -199,6 +199,12 @@ impl Gaps {
         self.list.iter_mut()
     }
 
+    /// Every gap that ends behind `sequence`.
+    pub(crate) fn scan_from(&mut self, sequence: u64) -> impl Iterator<Item = &mut Gap> {
+        let index = self.index(sequence);
+        self.list.range_mut(index..)
+    }
+
     pub(crate) fn set_due_at(&mut self, due_at: u64) {
         self.due_at = due_at;
     }

@@ -4,8 +4,11 @@
 //! Of our own senders, the later session of a host follows the earlier one at once: sessions are
 //! numbered by time. Any other session has to wait until the current one has ended, or has been
 //! silent for the session timeout. A session that has ended, or that a later one of its host
-//! followed, is never taken up again; one that was only silent goes on where it was left, by the
-//! same rule.
+//! followed, is not taken up again; one that was only silent goes on where it was left, by the
+//! same rule. That is remembered of the last eight sessions.
+//!
+//! A line's source may be followed by one on another host by the same timeout. Silent is who was
+//! not heard although the lines were looked at and found empty: what waits unread is not silence.
 
 use std::net::SocketAddr;
 
@@ -19,6 +22,7 @@ use super::receiver::{Event, Receiver};
 pub(super) struct Joining {
     pub(super) solicit_at: u64,
     pub(super) tries: u32,
+    give_up_at: u64,
 }
 
 /// A session that was received before.
@@ -31,10 +35,10 @@ pub(super) struct Past {
 
 /// Sessions remembered that were received before.
 pub(super) const PAST_SESSIONS: usize = 8;
-/// Questions without an answer before a receiver starts with what it sees.
-const TRIES_MAX: u32 = 10;
-/// A second source may speak up when the first has been silent for so long, ns.
-const SOURCE_TIMEOUT_NS: u64 = 100_000_000;
+/// Questions without an answer before a receiver starts with what it sees, at least.
+const TRIES_MIN: u32 = 10;
+/// How long one waits for an answer by who may not know the question, ns.
+const UNKNOWN_GIVE_UP_NS: u64 = 50_000_000;
 
 impl Receiver {
     /// A packet of a session that is not being received. True if it is now, and the packet counts.
@@ -66,26 +70,21 @@ impl Receiver {
         }
         if let Some(current) = self.session {
             let over = self.is_successor(current, source, header.session);
-            let may_follow = over
-                || self.has_ended()
-                || now.saturating_sub(self.heard_at) >= self.options.session_timeout_ns;
+            let may_follow = over || self.has_ended() || self.is_silent_since(self.heard_at);
             if !may_follow || !self.finish_session(over, handler) {
                 self.counts.foreign += 1;
                 return false;
             }
         }
         self.sources.fill(None);
-        if let Some(entry) = self.sources.get_mut(line) {
-            *entry = Some(source);
-        }
-        // Of a session that follows another nothing is to be missed.
-        self.heard_at = now;
+        self.hear(line, source, now);
         if let Some(next) = resume_at.flatten() {
             self.past.retain(|past| past.session != header.session);
             self.begin(header.session, next, handler);
             return true;
         }
         let join = match self.options.resume {
+            // Of a session that follows another nothing is to be missed.
             _ if self.counts.sessions > 0 => Join::Oldest,
             Some((session, next)) if session == header.session => Join::Sequence(next),
             _ => self.options.join,
@@ -96,12 +95,28 @@ impl Receiver {
             Join::Oldest if self.servers().next().is_none() => header.sequence,
             Join::Oldest => {
                 self.session = Some(header.session);
-                self.joining = Some(Joining { solicit_at: now, tries: 0 });
+                let knows = self.options.join == Join::Oldest || self.requests.is_understood;
+                let patience = if knows { self.options.give_up_ns } else { UNKNOWN_GIVE_UP_NS };
+                let give_up_at = now.saturating_add(patience);
+                self.joining = Some(Joining { solicit_at: now, tries: 0, give_up_at });
                 return false;
             }
         };
         self.begin(header.session, begin, handler);
         true
+    }
+
+    fn hear(&mut self, line: usize, source: SocketAddr, now: u64) {
+        if let Some(entry) = self.sources.get_mut(line) {
+            *entry = Some(source);
+            self.line_heard_at[line] = now;
+        }
+        self.heard_at = now;
+    }
+
+    /// Whether nothing came from `heard_at` on for the session timeout, though it was looked for.
+    fn is_silent_since(&self, heard_at: u64) -> bool {
+        self.idle_at.saturating_sub(heard_at) >= self.options.session_timeout_ns
     }
 
     /// Whether `next` is a later session of the host that sends the current one.
@@ -122,11 +137,9 @@ impl Receiver {
         now: u64,
         handler: &mut impl FnMut(Event<'_>) -> bool,
     ) -> bool {
-        if let Some(entry) = self.sources.get_mut(line) {
-            *entry = Some(source);
-        }
-        self.heard_at = now;
-        if self.joining.is_none_or(|joining| joining.tries < TRIES_MAX) {
+        self.hear(line, source, now);
+        let waits = |joining: Joining| joining.tries < TRIES_MIN || now < joining.give_up_at;
+        if self.joining.is_none_or(waits) {
             return false;
         }
         self.begin(header.session, header.sequence, handler);
@@ -143,26 +156,23 @@ impl Receiver {
         header: &Header,
         now: u64,
     ) -> bool {
-        let Some(known) = self.sources.get_mut(line) else {
+        let Some(&known) = self.sources.get(line) else {
             self.counts.malformed += 1;
             return false;
         };
-        if known.is_none() {
-            *known = Some(source);
-            return true;
+        if let Some(known) = known {
+            // A sender that carries on after a restart is on the same host, and says nothing that
+            // was said before.
+            let restarted = known.ip() == source.ip() && header.sequence >= self.newest;
+            if !restarted && !self.is_silent_since(self.line_heard_at[line]) {
+                self.counts.conflicts += 1;
+                return false;
+            }
+            self.counts.moves += 1;
         }
-        // A sender that carries on after a restart is on the same host, and says nothing that was
-        // said before.
-        let restarted =
-            known.is_some_and(|known| known.ip() == source.ip()) && header.sequence >= self.newest;
-        let heard_at = self.line_heard_at.get(line).copied().unwrap_or(0);
-        let silent = now.saturating_sub(heard_at) >= SOURCE_TIMEOUT_NS;
-        if !restarted && !silent {
-            self.counts.conflicts += 1;
-            return false;
-        }
-        *known = Some(source);
-        self.counts.moves += 1;
+        self.hear(line, source, now);
+        // Who has what is noted by the servers' numbers, which have changed.
+        self.gaps.scan().for_each(|gap| gap.gone = 0);
         true
     }
 
@@ -187,6 +197,7 @@ impl Receiver {
             self.counts.foreign += 1;
             return;
         }
+        self.requests.is_understood = true;
         match control.body {
             Body::Advertisement(advertisement) => {
                 self.on_advertisement(control.session, &advertisement, now, handler);
@@ -221,7 +232,7 @@ impl Receiver {
                 advertised.push(*server);
             }
         }
-        self.reach(next, now);
+        self.extend(next, now);
     }
 
     /// Starts to receive a session.
@@ -236,6 +247,7 @@ impl Receiver {
         self.joining = None;
         self.gaps.clear();
         self.store.clear();
+        self.doubted = None;
         self.arbiter.restart();
         (self.ends_at, self.end_told) = (None, false);
         self.requests.restart();
@@ -250,10 +262,11 @@ impl Receiver {
         over: bool,
         handler: &mut impl FnMut(Event<'_>) -> bool,
     ) -> bool {
-        for gap in self.gaps.scan() {
-            gap.lost = true;
-        }
+        // One gap after the other: what is not taken is not given up.
         self.drain(handler);
+        while self.lose(handler) {
+            self.drain(handler);
+        }
         if self.next != self.newest {
             return false;
         }
@@ -268,15 +281,6 @@ impl Receiver {
         }
         (self.ends_at, self.end_told) = (None, false);
         true
-    }
-
-    /// The stream turns out to end at `sequence`: forgets what was said to be behind that.
-    pub(super) fn truncate(&mut self, sequence: u64) {
-        let kept = self.store.truncate(sequence);
-        let end = sequence.max(self.next).max(kept.unwrap_or(0));
-        self.gaps.truncate(end);
-        self.newest = end;
-        self.ends_at = self.ends_at.filter(|at| *at <= end);
     }
 
     /// A server does not have what it was asked for.

@@ -19,6 +19,7 @@ mod answer;
 mod arbiter;
 pub mod control;
 pub mod envelope;
+mod extent;
 mod flow;
 #[cfg(test)]
 mod found;

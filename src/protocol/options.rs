@@ -179,7 +179,8 @@ pub struct ReceiverOptions {
     /// A packet further ahead than this is dropped, and what is missing up to there asked for.
     /// Default 2^32.
     pub ahead_max_messages: u64,
-    /// Another session is taken up when this one has been silent for so long, ns. Default 3 s.
+    /// Another session, or another host that sends this one, is taken up when what is received has
+    /// been silent for so long, ns. Default 3 s.
     pub session_timeout_ns: u64,
     /// Time between reports while messages come, ns; 0: no reports. Default 10 ms, and a hundred
     /// times that while none come.

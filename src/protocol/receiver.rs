@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use super::arbiter::{Arbiter, LineCounts};
 use super::gap::Gaps;
 use super::join::{Joining, PAST_SESSIONS, Past};
-use super::mold::{BLOCK_HEADER_BYTES, END_OF_SESSION, Header, Messages, Packet, Session};
+use super::mold::{BLOCK_HEADER_BYTES, Messages, Packet, Session};
 use super::options::{OptionError, ReceiverOptions};
 use super::request::Requests;
 use super::store::Store;
@@ -88,7 +88,8 @@ pub struct ReceiverCounts {
     pub conflicts: u64,
     /// Times that the stream moved to another source address.
     pub moves: u64,
-    /// Packets dropped because what waits for a repair fills its buffer.
+    /// Packets dropped because what waits for a repair fills its buffer, or because they were
+    /// further ahead than one packet alone is believed.
     pub overflows: u64,
     /// Sessions taken up.
     pub sessions: u64,
@@ -116,6 +117,10 @@ pub struct Receiver {
     /// When a packet last came on each line, and on any.
     pub(super) line_heard_at: Box<[u64]>,
     pub(super) heard_at: u64,
+    /// When the lines were last found empty: only what was looked for can be missed.
+    pub(super) idle_at: u64,
+    /// Where a packet ended that was too far ahead to be believed.
+    pub(super) doubted: Option<u64>,
     pub(super) ends_at: Option<u64>,
     pub(super) end_told: bool,
     pub(super) requests: Requests,
@@ -142,6 +147,8 @@ impl Receiver {
             sources: vec![None; options.lines].into(),
             line_heard_at: vec![0; options.lines].into(),
             heard_at: 0,
+            idle_at: 0,
+            doubted: None,
             ends_at: None,
             end_told: false,
             requests: Requests::new(&options),
@@ -241,13 +248,13 @@ impl Receiver {
         {
             return;
         }
+        let end = packet.header.sequence + u64::from(packet.header.messages());
+        self.arbiter.on_packet(line, packet.header.sequence, end, bytes.len());
+        self.on_packet(Some(line), &packet, bytes.len(), now, handler);
         self.heard_at = now;
         if let Some(heard_at) = self.line_heard_at.get_mut(line) {
             *heard_at = now;
         }
-        let end = packet.header.sequence + u64::from(packet.header.messages());
-        self.arbiter.on_packet(line, packet.header.sequence, end, bytes.len());
-        self.on_packet(Some(line), &packet, bytes.len(), now, handler);
     }
 
     /// Takes a datagram that came to the port that requests are sent from: an answer.
@@ -275,6 +282,13 @@ impl Receiver {
         }
     }
 
+    /// Notes that nothing waits on any line. Whoever polls the lines says so whenever they are
+    /// empty: a source or a session counts as silent only for times in which it was listened to.
+    #[inline]
+    pub fn on_idle(&mut self, now: u64) {
+        self.idle_at = now;
+    }
+
     /// Offers again what `handler` refused, and hands over what has been given up since. Call it
     /// whenever [`poll_transmit`](Self::poll_transmit) was called.
     #[inline]
@@ -300,7 +314,7 @@ impl Receiver {
         let before = self.counts.messages;
         let mut messages = packet.messages();
         if messages.left() == 0 {
-            self.on_heartbeat(&packet.header, now, handler);
+            self.on_heartbeat(line.is_some(), &packet.header, now, handler);
             return;
         }
         let first = packet.header.sequence;
@@ -345,7 +359,7 @@ impl Receiver {
         let mut behind = messages.clone();
         let whole = behind.by_ref().count() as u16;
         let (end, absent) = (first + u64::from(whole), messages.left() - whole);
-        if whole == 0 || !self.reach(first, now) {
+        if whole == 0 || !self.reach(first, end, now) {
             return (0, absent);
         }
         if first == self.newest && first != self.next {
@@ -374,24 +388,6 @@ impl Receiver {
         }
         self.drain(handler);
         (known, absent)
-    }
-
-    /// The stream is known to reach up to `sequence`: opens a gap if there is one. False if that is
-    /// too far ahead: then the gap ends where it is not, and the stream gets there bit by bit.
-    pub(super) fn reach(&mut self, sequence: u64, now: u64) -> bool {
-        if sequence <= self.newest {
-            return true;
-        }
-        let end = sequence.min(self.next.saturating_add(self.options.ahead_max_messages));
-        let due_at = now.saturating_add(self.requests.patience_ns(&self.options));
-        if end > self.newest && self.gaps.open(self.newest, end, now, due_at) {
-            self.counts.gaps += 1;
-            self.counts.missed += end - self.newest;
-            self.newest = end;
-        }
-        let reached = sequence == self.newest;
-        self.counts.overflows += u64::from(!reached);
-        reached
     }
 
     /// Messages that are missing: hands them over if they are next, keeps them if they are not.
@@ -488,17 +484,28 @@ impl Receiver {
         self.next
     }
 
+    /// Hands the gap that is next over as lost. False if there is none, or `handler` refuses.
+    pub(super) fn lose(&mut self, handler: &mut impl FnMut(Event<'_>) -> bool) -> bool {
+        let Some(gap) = self.gaps.front().filter(|gap| gap.first == self.next) else {
+            return false;
+        };
+        let (first, end) = (gap.first, gap.end);
+        let is_taken = handler(Event::Lost { first, count: end - first });
+        if is_taken {
+            self.gaps.fill(first, end, 0);
+            self.counts.lost = self.counts.lost.saturating_add(end - first);
+            self.next = end;
+        }
+        is_taken
+    }
+
     /// Hands over what has become next: held messages, and losses.
     pub(super) fn drain(&mut self, handler: &mut impl FnMut(Event<'_>) -> bool) {
         loop {
             if let Some(gap) = self.gaps.front().filter(|gap| gap.first == self.next) {
-                let (first, end) = (gap.first, gap.end);
-                if !gap.lost || !handler(Event::Lost { first, count: end - first }) {
+                if !gap.lost || !self.lose(handler) {
                     return;
                 }
-                self.gaps.fill(first, end, 0);
-                self.counts.lost += end - first;
-                self.next = end;
                 continue;
             }
             let Some((held, blocks)) = self.store.front() else { break };
@@ -526,45 +533,6 @@ impl Receiver {
             self.end_told = true;
             handler(Event::Ended { next: self.next });
         }
-    }
-
-    /// A packet without messages: says how far the stream is, or that it ends there.
-    fn on_heartbeat(
-        &mut self,
-        header: &Header,
-        now: u64,
-        handler: &mut impl FnMut(Event<'_>) -> bool,
-    ) {
-        self.counts.heartbeats += 1;
-        if !self.reach(header.sequence, now) {
-            return;
-        }
-        self.hurry_report(now);
-        if header.count == END_OF_SESSION && header.sequence == self.newest {
-            // Carried on after it had ended, and ended again.
-            self.end_told &= self.ends_at == Some(header.sequence);
-            self.ends_at = Some(header.sequence);
-            self.drain(handler);
-        }
-    }
-
-    /// Where there are several lines, a gap is asked for as soon as all have gone past it.
-    fn ask_for_what_all_lines_passed(&mut self, now: u64) {
-        if self.gaps.is_empty() {
-            return;
-        }
-        let due_at = now + self.options.reorder_ns;
-        let mut first_due = self.gaps.due_at();
-        for gap in self.gaps.scan() {
-            if !self.arbiter.all_passed(gap.end) {
-                break;
-            }
-            if gap.attempts == 0 {
-                gap.due_at = gap.due_at.min(due_at);
-                first_due = first_due.min(gap.due_at);
-            }
-        }
-        self.gaps.set_due_at(first_due);
     }
 }
 

@@ -24,6 +24,11 @@ pub(super) struct Requests {
     random: Random,
     /// Servers that the sender told of.
     pub(super) advertised: Vec<SocketAddr>,
+    /// Whether a server has answered by control.
+    pub(super) is_understood: bool,
+    /// A walk over the gaps that is not at its end: where to go on, and when the first of those
+    /// behind is due.
+    walk: Option<(u64, u64)>,
     /// What is asked for in the request being made.
     ranges: Vec<(u64, u64)>,
     /// Time from a request to its answer: smoothed, and its mean deviation, ns.
@@ -46,6 +51,8 @@ impl Requests {
             id,
             random,
             advertised: Vec::with_capacity(SERVERS_MAX),
+            is_understood: false,
+            walk: None,
             ranges: Vec::with_capacity(options.gaps_max),
             round_trip: None,
             report_at: 0,
@@ -57,6 +64,7 @@ impl Requests {
 
     pub(super) fn restart(&mut self) {
         (self.unreported, self.reported_next, self.report_at) = (0, 0, 0);
+        self.walk = None;
         self.advertised.clear();
     }
 
@@ -111,10 +119,10 @@ impl Receiver {
         if self.joining.is_some() {
             return self.solicit(now, buffer);
         }
-        if now >= self.gaps.due_at()
-            && let Some(transmit) = self.request(now, buffer)
-        {
-            return Some(transmit);
+        while self.request_is_due(now) {
+            if let Some(transmit) = self.request(now, buffer) {
+                return Some(transmit);
+            }
         }
         if self.report_is_due(now) {
             return self.report(now, buffer);
@@ -125,7 +133,12 @@ impl Receiver {
     /// Whether [`poll_transmit`](Self::poll_transmit) has something to do.
     #[inline]
     pub fn wants_to_send(&self, now: u64) -> bool {
-        now >= self.gaps.due_at() || self.report_is_due(now) || self.joining.is_some()
+        self.request_is_due(now) || self.report_is_due(now) || self.joining.is_some()
+    }
+
+    #[inline]
+    fn request_is_due(&self, now: u64) -> bool {
+        now >= self.gaps.due_at() || self.requests.walk.is_some()
     }
 
     #[inline]
@@ -140,6 +153,7 @@ impl Receiver {
     pub fn timeout(&self) -> u64 {
         match &self.joining {
             Some(joining) => joining.solicit_at,
+            None if self.requests.walk.is_some() => 0,
             None if self.session.is_none() || self.options.report_ns == 0 => self.gaps.due_at(),
             None => self.gaps.due_at().min(self.requests.report_at),
         }
@@ -147,13 +161,22 @@ impl Receiver {
 
     /// Everybody who may be asked.
     pub(super) fn servers(&self) -> impl Iterator<Item = SocketAddr> {
-        let own = self.options.servers.iter();
-        own.copied().chain(self.source()).chain(self.requests.advertised.iter().copied())
+        let own = &self.options.servers;
+        let sources = if self.options.ask_source { &*self.sources } else { &[] };
+        let lines = sources.iter().enumerate().filter_map(move |(line, source)| {
+            let is_new = !sources[..line].contains(source);
+            source.filter(|source| is_new && !own.contains(source))
+        });
+        let advertised = self.requests.advertised.iter().copied();
+        let others = advertised.filter(move |server| !sources.contains(&Some(*server)));
+        own.iter().copied().chain(lines).chain(others)
     }
 
-    /// Where the data comes from, if that may be asked.
+    /// Where data last came from, if that may be asked.
     fn source(&self) -> Option<SocketAddr> {
-        self.sources.iter().flatten().find(|_| self.options.ask_source).copied()
+        let lines = self.sources.iter().zip(&self.line_heard_at);
+        let last = lines.filter(|(source, _)| source.is_some()).max_by_key(|(_, at)| **at)?;
+        last.0.filter(|_| self.options.ask_source)
     }
 
     fn server(&self, index: usize) -> Option<SocketAddr> {
@@ -176,16 +199,21 @@ impl Receiver {
         Self::peer(server, Control { session, body }.write(buffer))
     }
 
-    /// Asks for the first gap that is due, and for those behind it that fit the same request.
+    /// Asks for the next gap that is due, and for those behind it that fit the same request. Each
+    /// walk over the gaps goes on where the last request ended.
     #[cold]
     fn request(&mut self, now: u64, buffer: &mut [u8]) -> Option<Transmit> {
         let servers = self.servers().count();
         let mold = self.options.protocol == RequestProtocol::Mold;
-        let mut first_due = u64::MAX;
+        let walk = self.requests.walk.take();
+        if walk.is_none() {
+            self.gaps.set_due_at(u64::MAX); // lowered by what becomes due meanwhile
+        }
+        let (from, mut first_due) = walk.unwrap_or((0, u64::MAX));
         let mut asked: Option<usize> = None;
         let mut again = false;
         self.requests.ranges.clear();
-        for gap in self.gaps.scan() {
+        for gap in self.gaps.scan_from(from) {
             if gap.lost {
                 continue;
             }
@@ -209,8 +237,8 @@ impl Receiver {
                 }
             };
             if !fits {
-                first_due = first_due.min(gap.due_at);
-                continue;
+                self.requests.walk = Some((gap.first, first_due));
+                break;
             }
             let max = u64::from(self.options.request_max_messages);
             let end = gap.end.min(gap.first.saturating_add(max));
@@ -230,7 +258,9 @@ impl Receiver {
             }
             first_due = first_due.min(gap.due_at);
         }
-        self.gaps.set_due_at(first_due);
+        if self.requests.walk.is_none() {
+            self.gaps.set_due_at(first_due.min(self.gaps.due_at()));
+        }
         let server = self.server(asked?)?;
         self.counts.requests += 1;
         self.counts.retries += u64::from(again);

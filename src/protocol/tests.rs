@@ -1,6 +1,7 @@
 //! Sender and receiver joined by a wire that the test bends: small cases, each told in full. The
 //! simulation goes on from here.
 
+mod receivers;
 mod senders;
 
 use std::net::SocketAddr;
@@ -108,6 +109,7 @@ impl Pair {
         let end = self.now + ns;
         while self.now < end {
             self.now += 1_000;
+            self.receiver.on_idle(self.now);
             for (to, bytes) in self.sent() {
                 self.receive(to, &bytes);
             }
@@ -510,6 +512,7 @@ fn a_session_that_was_only_silent_goes_on_where_it_was() {
         }
         true
     };
+    pair.receiver.on_idle(pair.now);
     pair.receiver.on_datagram(0, stranger, &stray, pair.now, &mut handler);
     // A session that follows is asked where it begins; while nobody says so, it gives way.
     pair.now += 3_000_000_000;

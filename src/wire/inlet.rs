@@ -17,6 +17,8 @@ use crate::protocol::{
 
 /// Datagrams taken from the lines in one poll, about: then requests and reports may leave.
 const DATAGRAMS_MAX: usize = 128;
+/// Requests and reports that leave in one poll.
+const SENDS_MAX: usize = 32;
 /// Answers are looked for in every so many polls while none are expected. A look is a system call
 /// of about 0.2 µs.
 const LOOK_EVERY: u32 = 64;
@@ -129,6 +131,9 @@ impl<D: Datagrams> Inlet<D> {
                 let (line, source) = (datagram.socket, datagram.source);
                 receiver.on_datagram(line, source, datagram.bytes, now, &mut handler);
             })?;
+            if taken == 0 {
+                self.receiver.on_idle(now);
+            }
         }
         self.turn = self.turn.wrapping_add(1);
         if self.receiver.expects_answers() || self.turn.is_multiple_of(LOOK_EVERY) {
@@ -166,7 +171,7 @@ impl<D: Datagrams> Inlet<D> {
 
     #[cold]
     fn send(&mut self, now: u64) -> Result<(), WireError> {
-        loop {
+        for _ in 0..SENDS_MAX {
             let unsent = self.unsent.take();
             let next = unsent.or_else(|| self.receiver.poll_transmit(now, &mut self.buffer));
             let Some(transmit) = next else { return Ok(()) };
@@ -182,6 +187,7 @@ impl<D: Datagrams> Inlet<D> {
                 Err(_) => self.unasked += 1,
             }
         }
+        Ok(()) // the rest at the next poll
     }
 
     /// Sleeps until a datagram is there, something is due, or `timeout` has passed.

@@ -116,7 +116,10 @@ impl Node {
         now: u64,
     ) -> Result<(), String> {
         self.drive(books, hosts, now, |receiver, handler| match line {
-            Some(line) => receiver.on_datagram(line, from, bytes, now, &mut |event| handler(event)),
+            Some(line) => {
+                receiver.on_idle(now); // what came before was taken when it came
+                receiver.on_datagram(line, from, bytes, now, &mut |event| handler(event));
+            }
             None => receiver.on_answer(from, bytes, now, &mut |event| handler(event)),
         })
     }

@@ -1,0 +1,266 @@
+//! What must not stop or mislead a receiver: each case in its smallest form.
+
+use super::*;
+
+const MS: u64 = 1_000_000;
+
+fn host(n: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 2, n], 4000))
+}
+
+/// A receiver by itself, and what it hands over.
+struct Alone {
+    receiver: Receiver,
+    seen: Vec<Seen>,
+    takes: bool,
+}
+
+impl Alone {
+    fn new(options: ReceiverOptions) -> Self {
+        let options = ReceiverOptions { report_ns: 0, id: 1, ..options };
+        Self { receiver: Receiver::new(options).unwrap(), seen: Vec::new(), takes: true }
+    }
+
+    fn hand(&mut self, act: impl FnOnce(&mut Receiver, &mut dyn FnMut(Event<'_>) -> bool)) {
+        let (seen, takes) = (&mut self.seen, self.takes);
+        act(&mut self.receiver, &mut |event| {
+            let refusable = matches!(event, Event::Message { .. } | Event::Lost { .. });
+            if refusable && !takes {
+                return false;
+            }
+            seen.push(match event {
+                Event::Joined { session, next } => Seen::Joined(session, next),
+                Event::Message { sequence, payload } => Seen::Message(sequence, payload.to_vec()),
+                Event::Lost { first, count } => Seen::Lost(first, count),
+                Event::Ended { next } => Seen::Ended(next),
+            });
+            true
+        });
+    }
+
+    fn packet(&mut self, line: usize, from: SocketAddr, bytes: &[u8], now: u64) {
+        self.hand(|receiver, handler| {
+            receiver.on_datagram(line, from, bytes, now, &mut |event| handler(event));
+        });
+    }
+
+    fn message(&mut self, from: SocketAddr, sequence: u64, now: u64) {
+        self.packet(0, from, &message(SESSION, sequence), now);
+    }
+
+    fn heartbeat(&mut self, from: SocketAddr, sequence: u64, now: u64) {
+        let bytes = Header { session: SESSION, sequence, count: mold::HEARTBEAT }.to_bytes();
+        self.packet(0, from, &bytes, now);
+    }
+
+    /// What it asks for now, and of whom; then what it has given up is handed over.
+    fn asks(&mut self, now: u64) -> Vec<(SocketAddr, Vec<u8>)> {
+        let mut buffer = [0; control::CONTROL_MAX_BYTES];
+        let mut asked = Vec::new();
+        while let Some(transmit) = self.receiver.poll_transmit(now, &mut buffer) {
+            let To::Peer(peer) = transmit.to else { panic!("{transmit:?}") };
+            asked.push((peer, buffer[..transmit.bytes].to_vec()));
+        }
+        self.hand(|receiver, handler| receiver.deliver(&mut |event| handler(event)));
+        asked
+    }
+
+    fn messages(&self) -> Vec<u64> {
+        let message = |seen: &Seen| if let Seen::Message(n, _) = seen { Some(*n) } else { None };
+        self.seen.iter().filter_map(message).collect()
+    }
+
+    fn is_lossless(&self) -> bool {
+        !self.seen.iter().any(|seen| matches!(seen, Seen::Lost(..)))
+    }
+}
+
+fn message(session: Session, sequence: u64) -> Vec<u8> {
+    let mut bytes = Header { session, sequence, count: 1 }.to_bytes().to_vec();
+    bytes.extend(b"\0\x01m");
+    bytes
+}
+
+#[test]
+fn one_packet_from_far_away_does_not_end_the_stream() {
+    let mut alone = Alone::new(ReceiverOptions { ask_source: false, ..Default::default() });
+    alone.message(host(1), 1, 0);
+    alone.message(host(1), 1 << 40, MS);
+    alone.heartbeat(host(1), 1 << 50, 2 * MS);
+    alone.asks(20 * MS);
+    alone.message(host(1), 2, 30 * MS);
+    assert_eq!(alone.messages(), [1, 2]);
+    assert!(alone.is_lossless());
+    // A second one that carries on from there is proof.
+    alone.message(host(1), 1 << 30, 40 * MS);
+    alone.message(host(1), (1 << 30) + 1, 40 * MS);
+    alone.asks(50 * MS);
+    assert_eq!(alone.seen.last(), Some(&Seen::Message((1 << 30) + 1, b"m".to_vec())));
+    assert!(alone.seen.contains(&Seen::Lost(3, (1 << 30) - 2)));
+}
+
+#[test]
+fn lines_that_die_are_not_the_only_ones_asked() {
+    let mut alone = Alone::new(ReceiverOptions { lines: 2, ..Default::default() });
+    alone.packet(0, host(1), &message(SESSION, 1), 0);
+    alone.packet(1, host(2), &message(SESSION, 1), 0);
+    alone.packet(1, host(2), &message(SESSION, 3), MS); // line 0 is dead from here on
+    let mut asked = Vec::new();
+    for ms in 1..1000 {
+        asked.extend(alone.asks(ms * MS).into_iter().map(|(server, _)| server));
+    }
+    assert!(asked.contains(&host(1)) && asked.contains(&host(2)), "{asked:?}");
+}
+
+#[test]
+fn sequences_up_to_the_last_are_asked_for() {
+    let mut alone = Alone::new(ReceiverOptions::default());
+    alone.message(host(1), u64::MAX - 11, 0);
+    alone.message(host(1), u64::MAX - 1, MS);
+    assert_eq!(alone.asks(10 * MS).len(), 1);
+    // And what a line lost is counted whatever two sessions say.
+    let options =
+        ReceiverOptions { session_timeout_ns: 1, ask_source: false, ..Default::default() };
+    let mut alone = Alone::new(options);
+    for (session, number) in [(SESSION, 1), (Session(*b"TEST000002"), 2)] {
+        for sequence in [1, u64::MAX - 1] {
+            alone.packet(0, host(number), &message(session, sequence), u64::from(number) * MS);
+        }
+        alone.receiver.on_idle(u64::from(number) * MS + 10);
+    }
+    assert_eq!(alone.receiver.line(0).unwrap().lost, u64::MAX);
+}
+
+#[test]
+fn who_wants_the_oldest_waits_for_a_slow_answer() {
+    let mut alone = Alone::new(ReceiverOptions { join: Join::Oldest, ..Default::default() });
+    for ms in 0..400 {
+        alone.message(host(1), 1000 + ms, ms * MS);
+        alone.asks(ms * MS);
+    }
+    assert_eq!(alone.seen, []);
+    let servers = [None; control::SERVERS_MAX];
+    let body = control::Advertisement { oldest: 10, next: 1400, ended: false, servers };
+    let answer = control(SESSION, control::Body::Advertisement(body));
+    alone.hand(|receiver, handler| {
+        receiver.on_answer(host(1), &answer, 400 * MS, &mut |event| handler(event));
+    });
+    assert_eq!(alone.seen, [Seen::Joined(SESSION, 10)]);
+    // Nobody answers at all: what is there is better than nothing.
+    let mut alone = Alone::new(ReceiverOptions { join: Join::Oldest, ..Default::default() });
+    for ms in 0..6000 {
+        alone.message(host(1), 1000 + ms, ms * MS);
+        alone.asks(ms * MS);
+    }
+    assert_eq!(alone.seen[0], Seen::Joined(SESSION, 6000));
+}
+
+#[test]
+fn gaps_that_share_no_request_are_each_asked_for_once() {
+    for protocol in [RequestProtocol::Gapless, RequestProtocol::Mold] {
+        let mut alone = Alone::new(ReceiverOptions { protocol, ..Default::default() });
+        alone.message(host(1), 1, 0);
+        for n in 1..=50 {
+            alone.message(host(1), 1 + n * 20_000, 0);
+        }
+        let mut sequences = Vec::new();
+        let mut buffer = [0; control::CONTROL_MAX_BYTES];
+        while let Some(transmit) = alone.receiver.poll_transmit(MS, &mut buffer) {
+            let at = if protocol == RequestProtocol::Mold { 10 } else { 28 };
+            let first = u64::from_be_bytes(buffer[at..at + 8].try_into().unwrap());
+            sequences.push(first);
+            assert!(transmit.bytes > 0);
+            // What comes meanwhile is not forgotten over it.
+            if sequences.len() == 25 {
+                alone.message(host(1), 2, MS);
+                assert!(alone.receiver.timeout() <= MS && alone.receiver.wants_to_send(MS));
+            }
+        }
+        let wanted: Vec<_> = (0..50).map(|n| 2 + n * 20_000).collect();
+        let again = sequences.split_off(50);
+        assert_eq!(sequences, wanted);
+        let next = if protocol == RequestProtocol::Mold { vec![3] } else { vec![] };
+        assert_eq!(again, next, "mold asks on for what a packet left");
+        assert!(alone.receiver.timeout() > MS);
+    }
+}
+
+#[test]
+fn a_session_that_cannot_be_finished_gives_nothing_up() {
+    let options = ReceiverOptions { session_timeout_ns: 1_000 * MS, ..Default::default() };
+    let mut alone = Alone::new(options);
+    let other = Session(*b"TEST000002");
+    alone.message(host(1), 1, 0);
+    alone.message(host(1), 3, 0);
+    alone.message(host(1), 5, 0);
+    alone.receiver.on_idle(2_000 * MS);
+    alone.takes = false;
+    alone.packet(0, host(2), &message(other, 1), 2_000 * MS);
+    alone.takes = true;
+    for sequence in [2, 4] {
+        alone.message(host(1), sequence, 2_001 * MS);
+    }
+    assert_eq!(alone.messages(), [1, 2, 3, 4, 5]);
+    assert!(alone.is_lossless());
+}
+
+#[test]
+fn nobody_speaks_into_a_stream_that_is_only_idle() {
+    let mut alone = Alone::new(ReceiverOptions::default());
+    alone.message(host(1), 1, 0);
+    for ms in (0..1000).step_by(100) {
+        alone.receiver.on_idle(ms * MS);
+        alone.message(host(2), 2, ms * MS);
+    }
+    alone.message(host(1), 2, 1000 * MS);
+    assert_eq!(alone.messages(), [1, 2]);
+    let counts = alone.receiver.counts();
+    assert_eq!((counts.conflicts, counts.moves), (10, 0));
+    // The time in which nobody looked was no silence, of the source or of the session.
+    alone.message(host(2), 3, 60_000 * MS);
+    let other = message(Session(*b"TEST000002"), 1);
+    alone.packet(0, host(2), &other, 60_000 * MS);
+    alone.message(host(1), 3, 60_000 * MS);
+    assert_eq!(alone.messages(), [1, 2, 3]);
+    assert_eq!(alone.receiver.session(), Some(SESSION));
+    // After true silence another host goes on.
+    alone.receiver.on_idle(63_000 * MS);
+    alone.message(host(2), 4, 63_000 * MS);
+    assert_eq!(alone.messages(), [1, 2, 3, 4]);
+    assert_eq!(alone.receiver.counts().moves, 1);
+}
+
+#[test]
+fn what_was_never_sent_is_not_told_as_lost() {
+    // Those who are asked say nothing about it, or may not know.
+    for protocol in [RequestProtocol::Gapless, RequestProtocol::Mold] {
+        let (servers, ask_source) = (vec![host(9)], false);
+        let options = ReceiverOptions { protocol, servers, ask_source, ..Default::default() };
+        let mut alone = Alone::new(options);
+        alone.message(host(1), 1, 0);
+        alone.message(host(1), 1000, 0); // a mistake
+        for ms in 1..20_000 {
+            alone.receiver.on_idle(ms * MS);
+            alone.asks(ms * MS);
+            if ms % 1000 == 0 {
+                alone.heartbeat(host(1), 2, ms * MS);
+            }
+        }
+        assert_eq!((alone.receiver.newest_sequence(), alone.receiver.open_gaps()), (2, 0));
+        alone.message(host(1), 2, 20_000 * MS);
+        assert_eq!(alone.messages(), [1, 2]);
+        assert!(alone.is_lossless());
+    }
+}
+
+#[test]
+fn a_heartbeat_that_was_overtaken_takes_nothing_back() {
+    let mut alone = Alone::new(ReceiverOptions::default());
+    alone.message(host(1), 1, 0);
+    alone.message(host(1), 3, MS);
+    alone.receiver.on_idle(2 * MS);
+    alone.heartbeat(host(1), 2, 2 * MS);
+    assert_eq!((alone.receiver.newest_sequence(), alone.receiver.open_gaps()), (4, 1));
+    alone.message(host(1), 2, 3 * MS);
+    assert_eq!(alone.messages(), [1, 2, 3]);
+}
