@@ -290,22 +290,22 @@ impl<M: Memory> Sender<M> {
         now: u64,
         buffer: &mut [u8],
     ) -> Result<Option<Transmit>, SenderError> {
-        if self.has_answers()
-            && let Some(transmit) = self.answer(now, buffer)
-        {
-            return Ok(Some(transmit));
-        }
-        if now >= self.receivers.forget_at() {
-            self.forget_idle(now);
-        }
-        if let Some(transmit) = self.data(now, buffer)? {
-            return Ok(Some(transmit));
-        }
-        // It was the data's turn, but there is none.
-        if self.has_answers()
-            && let Some(transmit) = self.answer(now, buffer)
-        {
-            return Ok(Some(transmit));
+        loop {
+            if self.has_answers()
+                && let Some(transmit) = self.answer(now, buffer)
+            {
+                return Ok(Some(transmit));
+            }
+            if now >= self.receivers.forget_at() {
+                self.forget_idle(now);
+            }
+            if let Some(transmit) = self.data(now, buffer)? {
+                return Ok(Some(transmit));
+            }
+            // It was the data's turn, or what was looked for is gone.
+            if !self.has_answers() {
+                break;
+            }
         }
         if now >= self.heartbeat_at {
             return Ok(self.heartbeat(now, buffer));

@@ -206,7 +206,7 @@ fn invented_receivers_give_their_places_up() {
 }
 
 #[test]
-fn one_call_looks_for_one_message_that_is_gone() {
+fn data_waits_for_one_look_for_what_is_gone() {
     // A look may be a walk over a part of the ring.
     let options = SenderOptions { retain_bytes: 1, ..Default::default() };
     let mut pair = Pair::new(options, ReceiverOptions::default());
@@ -221,7 +221,8 @@ fn one_call_looks_for_one_message_that_is_gone() {
     pair.sender.on_datagram(peer(11), &request(2990, 1), pair.now);
     for n in 1..=10 {
         assert_eq!(pair.sender.timeout(), 0, "there is more to do");
-        pair.burst();
+        pair.publish(n);
+        assert_eq!(pair.burst().map(|(to, _)| to), Some(To::Stream));
         assert!(pair.sender.counts().gone <= n, "{n}: {}", pair.sender.counts().gone);
     }
     let answers = std::iter::from_fn(|| pair.burst()).filter(|(to, _)| *to == To::Peer(peer(11)));
