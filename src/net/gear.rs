@@ -22,8 +22,9 @@ use super::member::Member;
 /// same receive: a lone datagram is handed over at the price of one call.
 const GREEDY_AFTER: u32 = 4;
 /// Empty reads that a datagram makes up for: datagrams come densely if more than one read in so
-/// many finds one. A round trip between two spinning sides is 15 to 25 reads long.
-const DENSITY: u32 = 8;
+/// many finds one. A round trip between two spinning sides is 8 to 25 reads long, a flood taken
+/// one by one finds something in every second read.
+const DENSITY: u32 = 3;
 /// Reads' worth of dense datagrams before shifting up.
 const UP_AFTER: u32 = 16 * DENSITY;
 /// Reads in a row, in high gear, that found one datagram each, before coalescing is switched off.
