@@ -149,7 +149,8 @@ impl UdpAddress {
 
 /// Ring of a stream of datagrams, unless the address says otherwise. Half of it is what can be
 /// repeated: 2 ms of the fastest flood, half a second of 100,000 messages of 100 bytes a second. A
-/// larger one falls out of the cache, which costs a flood of 1 KiB messages a third of its rate.
+/// larger one falls out of the cache: publishing and packing a message of 1 KiB was measured (no
+/// sockets) at 270 ns with 64 MiB, and 85 ns with 4 MiB.
 const RING_BYTES: u64 = 16 << 20;
 
 /// Parses what stands behind `udp:`.
