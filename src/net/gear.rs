@@ -200,7 +200,8 @@ mod tests {
     fn dense_datagrams_shift_up_and_lone_ones_do_not() {
         assert_eq!(Car::new().drive(15, 1, 0).gear(), Gear::Low);
         assert_eq!(Car::new().drive(16, 1, 0).gear(), Gear::High);
-        assert_eq!(Car::new().drive(64, 1, 4).gear(), Gear::High);
+        assert_eq!(Car::new().drive(64, 1, 1).gear(), Gear::High);
+        assert_eq!(Car::new().drive(1_000, 1, 3).gear(), Gear::Low);
         assert_eq!(Car::new().drive(1_000, 1, 8).gear(), Gear::Low);
         assert_eq!(Car::new().drive(1_000, 1, 20).gear(), Gear::Low);
     }
