@@ -286,20 +286,29 @@ impl Receiver {
     /// A server does not have what it was asked for.
     fn on_gone(&mut self, server: usize, source: SocketAddr, gone: &Gone, now: u64) {
         let end = gone.first.saturating_add(gone.span.into());
+        let heard = self.sources.iter().flatten().count();
         if gone.next <= gone.first {
             // It has not come this far. If the sender itself says so, there is no such message:
-            // some packet claimed a sequence that was never sent.
-            if self.sources.contains(&Some(source)) && gone.next.max(self.next) < self.newest {
+            // some packet claimed a sequence that was never sent. Of several lines one may merely be
+            // behind the others.
+            let only = self.sources.len() == 1 && self.sources.contains(&Some(source));
+            if only && gone.next.max(self.next) < self.newest {
                 self.truncate(gone.next);
                 self.counts.malformed += 1;
             }
             return;
         }
         let servers = self.servers().count() as u32;
+        // A line that has not been heard yet may have what the others never had.
+        let unheard = self.options.ask_source && heard < self.sources.len();
+        let later = now + self.options.retry_max_ns;
         self.gaps.change(gone.first, end, |gap| {
             gap.gone |= 1_u32.checked_shl(server as u32).unwrap_or(0);
-            gap.lost = gap.gone.count_ones() >= servers;
-            if gap.server % servers as usize == server {
+            let everywhere = gap.gone.count_ones() >= servers;
+            gap.lost = everywhere && !unheard;
+            if everywhere && unheard {
+                gap.due_at = later;
+            } else if gap.server % servers as usize == server {
                 gap.turn_to(server + 1, servers as usize);
                 gap.due_at = now;
             }

@@ -290,6 +290,10 @@ impl<M: Memory> Shelf<'_, M> {
             && !gone
         {
             let Some(sequence) = pending.next_wanted() else { break };
+            if sequence >= self.consumer.next_sequence() {
+                pending.at = pending.span; // not sent yet is not gone
+                break;
+            }
             let place = pending.place.filter(|place| place.sequence() == sequence);
             let Some(place) = place.or_else(|| self.find(sequence)) else {
                 gone = true;
@@ -359,7 +363,7 @@ impl<M: Memory> Shelf<'_, M> {
                     pending.at += 1;
                     count += 1;
                 }
-                LookBack::TooLong { .. } => break,
+                LookBack::TooLong { .. } | LookBack::NotYet => break,
                 _ => {
                     gone = true;
                     break;
