@@ -15,7 +15,12 @@ use super::{To, Transmit};
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Note {
     Advertise,
-    Gone { first: u64, span: u32 },
+    /// With the next sequence as it was then: a note may wait, and the stream goes on.
+    Gone {
+        first: u64,
+        span: u32,
+        next: u64,
+    },
 }
 
 /// Notes that may wait; more are dropped, and asked for again.
@@ -53,7 +58,7 @@ impl<M: Memory> Sender<M> {
         if request.first >= next || odd_zero {
             self.counts.requests_odd += 1;
             if !one_packet {
-                self.note(from, Note::Gone { first: request.first, span: request.span }, now);
+                self.note(from, Note::Gone { first: request.first, span: request.span, next }, now);
             }
             return;
         }
@@ -130,7 +135,7 @@ impl<M: Memory> Sender<M> {
                     }
                     // To have looked for it is enough for one turn.
                     let tells = !one_packet && repairs.allow(peer, CONTROL_MAX_BYTES, now);
-                    let note = Note::Gone { first, span };
+                    let note = Note::Gone { first, span, next: self.next_sequence() };
                     return tells.then(|| self.write_note(peer, note, buffer));
                 }
                 Filled::Done => drop(repairs.drop_current()),
@@ -142,7 +147,7 @@ impl<M: Memory> Sender<M> {
     fn write_note(&self, to: SocketAddr, note: Note, buffer: &mut [u8]) -> Transmit {
         let (oldest, next) = (self.consumer.oldest_sequence(), self.next_sequence());
         let body = match note {
-            Note::Gone { first, span } => Body::Gone(Gone { first, span, oldest, next }),
+            Note::Gone { first, span, next } => Body::Gone(Gone { first, span, oldest, next }),
             Note::Advertise => {
                 let mut servers = [None; SERVERS_MAX];
                 for (entry, server) in servers.iter_mut().zip(&self.options.servers) {

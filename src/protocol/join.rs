@@ -289,8 +289,8 @@ impl Receiver {
         let heard = self.sources.iter().flatten().count();
         if gone.next <= gone.first {
             // It has not come this far. If the sender itself says so, there is no such message:
-            // some packet claimed a sequence that was never sent. Of several lines one may merely be
-            // behind the others.
+            // some packet claimed a sequence that was never sent. Of several lines one may merely
+            // be behind the others.
             let only = self.sources.len() == 1 && self.sources.contains(&Some(source));
             if only && gone.next.max(self.next) < self.newest {
                 self.truncate(gone.next);
