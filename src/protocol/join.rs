@@ -40,6 +40,9 @@ const TRIES_MIN: u32 = 10;
 /// How long one waits for an answer by who may not know the question, ns.
 const UNKNOWN_GIVE_UP_NS: u64 = 50_000_000;
 
+/// A line that is behind the others is not asked again sooner than this, ns.
+const NOT_YET_NS: u64 = 50_000;
+
 impl Receiver {
     /// A packet of a session that is not being received. True if it is now, and the packet counts.
     #[cold]
@@ -295,6 +298,14 @@ impl Receiver {
             if only && gone.next.max(self.next) < self.newest {
                 self.truncate(gone.next);
                 self.counts.malformed += 1;
+            }
+            if !only {
+                // Another may have it; if not, this one soon will.
+                let servers = self.servers().count();
+                self.gaps.change(gone.first, end, |gap| {
+                    gap.turn_to(server + 1, servers);
+                    gap.due_at = now + NOT_YET_NS;
+                });
             }
             return;
         }
