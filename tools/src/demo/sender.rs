@@ -178,8 +178,10 @@ fn send_lines(args: &Args, b: &Address, clock: &TscClock, pace: f64) -> anyhow::
         line.agent.send()?;
         line.agent.end();
     }
-    // Only one of them is reported to.
-    while !lines.iter().any(|line| line.agent.is_confirmed())
+    // Only one of them is reported to; what counts is the one that goes on for longest.
+    let end = lines.iter().map(|line| line.producer.next_sequence()).max();
+    let is_longest = |line: &&Line| Some(line.producer.next_sequence()) == end;
+    while !lines.iter().filter(is_longest).any(|line| line.agent.is_confirmed())
         && !lines.iter().all(|line| line.agent.is_done())
     {
         for line in &mut lines {
