@@ -40,9 +40,6 @@ const TRIES_MIN: u32 = 10;
 /// How long one waits for an answer by who may not know the question, ns.
 const UNKNOWN_GIVE_UP_NS: u64 = 50_000_000;
 
-/// A line that is behind the others is not asked again sooner than this, ns.
-const NOT_YET_NS: u64 = 50_000;
-
 impl Receiver {
     /// A packet of a session that is not being received. True if it is now, and the packet counts.
     #[cold]
@@ -300,12 +297,7 @@ impl Receiver {
                 self.counts.malformed += 1;
             }
             if !only {
-                // Another may have it; if not, this one soon will.
-                let servers = self.servers().count();
-                self.gaps.change(gone.first, end, |gap| {
-                    gap.turn_to(server + 1, servers);
-                    gap.due_at = now + NOT_YET_NS;
-                });
+                self.on_not_yet(server, gone.first, end, now);
             }
             return;
         }
@@ -323,6 +315,23 @@ impl Receiver {
                 gap.turn_to(server + 1, servers as usize);
                 gap.due_at = now;
             }
+        });
+    }
+
+    /// A server has not come as far as it was asked. Another may have: each is asked once without
+    /// delay. If none has, one soon will, or never: then they are left alone for longer each round.
+    fn on_not_yet(&mut self, server: usize, first: u64, end: u64, now: u64) {
+        let servers = self.servers().count();
+        let (options, requests) = (&self.options, &self.requests);
+        self.gaps.change(first, end, |gap| {
+            if gap.server % servers != server {
+                return; // another is being asked, or is about to be
+            }
+            gap.turn_to(server + 1, servers);
+            gap.due_at = match gap.attempts.checked_sub(servers as u32) {
+                None => now,
+                Some(rounds) => gap.due_at.min(now + requests.retry_ns(options, rounds)),
+            };
         });
     }
 }

@@ -90,7 +90,8 @@ impl Requests {
         });
     }
 
-    fn retry_ns(&self, options: &ReceiverOptions, attempts: u32) -> u64 {
+    /// How long an answer may take, or its server be left alone, after so many attempts.
+    pub(super) fn retry_ns(&self, options: &ReceiverOptions, attempts: u32) -> u64 {
         let first = match self.round_trip {
             None => options.retry_ns,
             Some((mean, deviation)) => (mean * 2).max(mean + 4 * deviation).max(RETRY_MIN_NS),

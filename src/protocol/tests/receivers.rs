@@ -53,6 +53,21 @@ impl Alone {
         self.packet(0, from, &bytes, now);
     }
 
+    /// A server says that it does not have `[first, end)`: it holds `[oldest, next)`.
+    fn gone(&mut self, from: SocketAddr, wanted: [u64; 2], held: [u64; 2], now: u64) {
+        let (first, span) = (wanted[0], (wanted[1] - wanted[0]) as u32);
+        let gone = control::Gone { first, span, oldest: held[0], next: held[1] };
+        let answer = control(SESSION, control::Body::Gone(gone));
+        self.hand(|receiver, handler| {
+            receiver.on_answer(from, &answer, now, &mut |event| handler(event));
+        });
+    }
+
+    /// Whom it asks now.
+    fn asked(&mut self, now: u64) -> Vec<SocketAddr> {
+        self.asks(now).into_iter().map(|(server, _)| server).collect()
+    }
+
     /// What it asks for now, and of whom; then what it has given up is handed over.
     fn asks(&mut self, now: u64) -> Vec<(SocketAddr, Vec<u8>)> {
         let mut buffer = [0; control::CONTROL_MAX_BYTES];
@@ -263,4 +278,100 @@ fn a_heartbeat_that_was_overtaken_takes_nothing_back() {
     assert_eq!((alone.receiver.newest_sequence(), alone.receiver.open_gaps()), (4, 1));
     alone.message(host(1), 2, 3 * MS);
     assert_eq!(alone.messages(), [1, 2, 3]);
+}
+
+/// Two lines of which the second is ahead: both brought message 1, it alone said that there are
+/// messages 2 and 3. The first has been asked for them.
+fn behind_and_ahead() -> Alone {
+    let mut alone = Alone::new(ReceiverOptions { lines: 2, ..Default::default() });
+    for line in [0, 1] {
+        alone.packet(line, host(1 + line as u8), &message(SESSION, 1), 0);
+    }
+    let heartbeat = Header { session: SESSION, sequence: 4, count: mold::HEARTBEAT }.to_bytes();
+    alone.packet(1, host(2), &heartbeat, MS);
+    assert_eq!(alone.asked(3 * MS), [host(1)]);
+    alone
+}
+
+#[test]
+fn what_a_line_has_not_sent_yet_is_neither_gone_nor_made_up() {
+    let mut alone = behind_and_ahead();
+    alone.gone(host(1), [2, 4], [1, 2], 4 * MS);
+    assert_eq!(alone.receiver.newest_sequence(), 4, "the other line knows better");
+    assert_eq!(alone.asked(4 * MS), [host(2)], "without delay");
+    // That one does not hold them any more: the first will still send them.
+    alone.gone(host(2), [2, 4], [4, 4], 5 * MS);
+    for ms in 5..100 {
+        assert!(alone.asked(ms * MS).iter().all(|server| *server == host(1)));
+    }
+    assert!(alone.is_lossless());
+    for sequence in [2, 3] {
+        alone.message(host(1), sequence, 100 * MS);
+    }
+    assert_eq!(alone.messages(), [1, 2, 3]);
+}
+
+#[test]
+fn what_a_line_that_has_ended_did_not_have_is_asked_of_the_other() {
+    let mut alone = behind_and_ahead();
+    let end = Header { session: SESSION, sequence: 2, count: mold::END_OF_SESSION }.to_bytes();
+    alone.packet(0, host(1), &end, 4 * MS);
+    alone.gone(host(1), [2, 4], [1, 2], 4 * MS);
+    assert_eq!(alone.asked(4 * MS), [host(2)]);
+    for sequence in [2, 3] {
+        let answer = message(SESSION, sequence);
+        alone.hand(|receiver, handler| {
+            receiver.on_answer(host(2), &answer, 5 * MS, &mut |event| handler(event));
+        });
+    }
+    let end = Header { session: SESSION, sequence: 4, count: mold::END_OF_SESSION }.to_bytes();
+    alone.packet(1, host(2), &end, 6 * MS);
+    assert_eq!(alone.messages(), [1, 2, 3]);
+    assert_eq!(alone.seen.last(), Some(&Seen::Ended(4)));
+    assert!(alone.is_lossless());
+}
+
+#[test]
+fn a_line_that_was_not_heard_yet_may_have_what_the_other_lost() {
+    let mut alone = Alone::new(ReceiverOptions { lines: 2, ..Default::default() });
+    alone.message(host(1), 1, 0);
+    alone.message(host(1), 4, 0);
+    for ms in 2..100 {
+        for server in alone.asked(ms * MS) {
+            alone.gone(server, [2, 4], [4, 5], ms * MS);
+        }
+    }
+    assert_eq!((alone.messages(), alone.receiver.open_gaps()), (vec![1], 1));
+    assert!(alone.is_lossless());
+    // Heard at last, it brings one of them; the other it does not have either.
+    alone.packet(1, host(2), &message(SESSION, 2), 100 * MS);
+    for ms in 100..200 {
+        for server in alone.asked(ms * MS) {
+            alone.gone(server, [3, 4], [4, 5], ms * MS);
+        }
+    }
+    assert_eq!(alone.messages(), [1, 2, 4]);
+    assert!(alone.seen.contains(&Seen::Lost(3, 1)), "{:?}", alone.seen);
+}
+
+#[test]
+fn who_asks_for_what_nobody_has_sent_asks_ever_more_rarely() {
+    // Each "not yet" was followed by a question 50 us later, for as long as the gap was open.
+    let servers = vec![host(8), host(9)];
+    let options = ReceiverOptions { servers, ask_source: false, ..Default::default() };
+    let retry_max_ns = options.retry_max_ns;
+    let mut alone = Alone::new(options);
+    alone.message(host(1), 1, 0);
+    alone.message(host(1), 1000, 0); // a mistake
+    let (step_ns, end_ns) = (10_000, 1000 * MS);
+    let mut asked = Vec::new();
+    for now in (step_ns..end_ns).step_by(step_ns as usize) {
+        for server in alone.asked(now) {
+            asked.push(now);
+            alone.gone(server, [2, 1000], [1, 2], now);
+        }
+    }
+    assert!(asked[2] <= 500_000, "{asked:?}");
+    let max = end_ns / retry_max_ns + 20;
+    assert!(asked.len() as u64 <= max, "{} questions", asked.len());
 }
