@@ -1,7 +1,8 @@
 //! The control words that both sides of a run share: where the run stands, and who gave up.
 //!
-//! Words live in one small file, each on its own pair of cache lines. Nothing sleeps: a side that
-//! waits for the other yields its core, so that a run also works where both share one.
+//! Words live in one small file, each on its own pair of cache lines. A side that waits for the
+//! other yields its core, so that a run also works where both share one; it sleeps only where the
+//! core is wanted by others, such as the kernel's own writers.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,9 @@ use crate::clock::{Clock, ticks};
 use crate::mapping::Mapping;
 
 /// No run takes longer; a partner that was killed is noticed by this.
-const RUN_LIMIT: Duration = Duration::from_secs(20);
+const RUN_LIMIT: Duration = Duration::from_secs(60);
+/// Between two looks of a side that leaves its core to others.
+const DOZE: Duration = Duration::from_millis(1);
 const FILE: &str = "control";
 
 /// What each control word says.
@@ -93,6 +96,25 @@ impl Control {
             self.check()?;
             work();
             std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    /// As [`wait_for`](Self::wait_for), asleep most of the time.
+    pub(crate) fn doze_until(&self, word: Word, value: u64) -> Result<()> {
+        self.doze_until_or(word, value, || false)
+    }
+
+    /// As [`doze_until`](Self::doze_until), or until `is_over` says true.
+    pub(crate) fn doze_until_or(
+        &self,
+        word: Word,
+        value: u64,
+        mut is_over: impl FnMut() -> bool,
+    ) -> Result<()> {
+        while self.get(word) < value && !is_over() {
+            self.check()?;
+            std::thread::sleep(DOZE);
         }
         Ok(())
     }

@@ -21,6 +21,9 @@ pub(crate) struct Host {
     pub(crate) load_1m: f64,
     /// Revision of the source, if this was run inside its repository.
     pub(crate) commit: Option<String>,
+    /// The file system that was written to, if the suite did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) disk: Option<String>,
 }
 
 impl Host {
@@ -40,6 +43,7 @@ impl Host {
                 .and_then(|load| load.parse().ok())
                 .unwrap_or(0.0),
             commit: commit(),
+            disk: None,
         }
     }
 

@@ -5,8 +5,10 @@
 //! stated; medians of several rounds with the extremes beside them; paced load measured from the
 //! intended send time; results compared only between runs of the same core-to-core class.
 
+mod brokers;
 mod clock;
 mod control;
+mod disk;
 mod floor;
 mod host;
 mod instructions;
@@ -19,6 +21,7 @@ mod net;
 mod oneway;
 mod partner;
 mod peers;
+mod place;
 mod plot;
 mod probe;
 mod publish;
@@ -42,6 +45,7 @@ use clap::{Parser, Subcommand};
 
 use crate::clock::Clock;
 use crate::host::Host;
+use crate::place::Site;
 use crate::report::Report;
 use crate::run::Plan;
 use crate::scenario::{Case, Span};
@@ -55,7 +59,8 @@ const ROUNDS_QUICK: u32 = 3;
 #[command(name = "gapless-bench", version, args_conflicts_with_subcommands = true)]
 #[command(after_help = "Suites:\n  ipc    the ring between two processes of one host, its floor \
                         and its peers\n  net    streams over datagrams between two processes, and \
-                        their floors\n\nExample:\n  gapless-bench ipc --quick --json ipc.jsonl")]
+                        their floors\n  log    \
+                        streams on a disk, and what the disk does by itself\n\nExample:\n  gapless-bench ipc --quick --json ipc.jsonl")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -83,6 +88,16 @@ struct Measure {
     /// Writes a plot of the latency percentiles.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    /// Suite `log`: where to write; beside this program or here, whichever is on a disk, if not
+    /// given.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Suite `log`: what a burst writes, in MiB [default: 2048, quick: 1024].
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(16..=1 << 20))]
+    burst: Option<u64>,
+    /// Suite `log`: measures `redis-server` and `nats-server` as well, where they are installed.
+    #[arg(long)]
+    peers: bool,
     /// Lists the cases and runs none.
     #[arg(long)]
     list: bool,
@@ -129,8 +144,18 @@ fn measure(args: &Measure) -> Result<()> {
         return Ok(());
     }
     let clock = Clock::calibrate();
-    let host = Host::probe(clock);
+    let mut host = Host::probe(clock);
     println!("{}", host.line());
+    let site = if suite::is_on_disk(suite) {
+        let burst_bytes = args.burst.map(|mebibytes| mebibytes << 20);
+        Some(Site::open(args.dir.as_deref(), burst_bytes, args.quick, args.peers)?)
+    } else {
+        None
+    };
+    if let Some(site) = &site {
+        println!("{}", site.line);
+        host.disk = Some(site.line.clone());
+    }
     if host.cores == 1 {
         println!(
             "one core: both sides take turns on it, so every figure below is the scheduler's, \
@@ -144,8 +169,9 @@ fn measure(args: &Measure) -> Result<()> {
         rounds: args.rounds.unwrap_or(if args.quick { ROUNDS_QUICK } else { ROUNDS }),
         quick: args.quick,
         cores: cores(),
+        place: site.as_ref().map(|site| site.place.clone()),
     };
-    let (cases, skipped) = run::runnable(suite, cases);
+    let (cases, skipped) = run::runnable(suite, cases, plan.place.as_ref());
     let runs = run::rounds(&plan, &cases, progress)?;
     progress("");
     let report = Report::new(host, clock, suite, &cases, &runs)?.skipping(skipped);

@@ -12,6 +12,7 @@ use core_affinity::CoreId;
 
 use crate::clock::Clock;
 use crate::control::{Control, Word};
+use crate::place::Place;
 use crate::probe;
 use crate::scenario::{Case, Partner, Session, Span};
 use crate::suite;
@@ -33,6 +34,12 @@ pub(crate) struct Brief {
     warm_up_us: u64,
     #[arg(long)]
     measure_us: u64,
+    /// The core of the other side.
+    #[arg(long, default_value_t = 0)]
+    beside: usize,
+    /// Where to write, as JSON.
+    #[arg(long, value_parser = |text: &str| serde_json::from_str::<Place>(text))]
+    place: Option<Place>,
 }
 
 impl Brief {
@@ -45,7 +52,16 @@ impl Brief {
             ticks_per_ns: 1.0,
             warm_up_us: 0,
             measure_us: 0,
+            beside: 0,
+            place: None,
         }
+    }
+
+    /// Where to write, and on which core the other side is.
+    pub(crate) fn at(mut self, place: Option<&Place>, beside: usize) -> Self {
+        self.place = place.cloned();
+        self.beside = beside;
+        self
     }
 
     pub(crate) fn timed(mut self, clock: Clock, span: Span) -> Self {
@@ -55,16 +71,20 @@ impl Brief {
         self
     }
 
-    fn arguments(&self) -> Vec<String> {
-        let pairs = [
+    fn arguments(&self) -> Result<Vec<String>> {
+        let mut pairs = vec![
             ("--suite", self.suite.clone()),
             ("--case", self.case.clone()),
             ("--core", self.core.to_string()),
             ("--ticks-per-ns", self.ticks_per_ns.to_string()),
             ("--warm-up-us", self.warm_up_us.to_string()),
             ("--measure-us", self.measure_us.to_string()),
+            ("--beside", self.beside.to_string()),
         ];
-        pairs.into_iter().flat_map(|(k, v)| [k.to_owned(), v]).collect()
+        if let Some(place) = &self.place {
+            pairs.push(("--place", serde_json::to_string(place).context("name the place")?));
+        }
+        Ok(pairs.into_iter().flat_map(|(k, v)| [k.to_owned(), v]).collect())
     }
 }
 
@@ -87,7 +107,7 @@ impl Running {
                 let program = std::env::current_exe().context("find this program")?;
                 let child = Command::new(program)
                     .arg("__partner")
-                    .args(brief.arguments())
+                    .args(brief.arguments()?)
                     .arg("--dir")
                     .arg(&brief.dir)
                     .stdin(Stdio::null())
@@ -170,6 +190,8 @@ fn play(case: &Case, brief: &Brief, control: &Control) -> Result<()> {
             warm_up: Duration::from_micros(brief.warm_up_us),
             measure: Duration::from_micros(brief.measure_us),
         },
+        beside: brief.beside,
+        place: brief.place.as_ref(),
     };
     probe::follow(control, Word::ProbeBefore)?;
     case.scenario.follow(&session)?;

@@ -342,6 +342,7 @@ mod tests {
             timer_cost_ns: 10.0,
             load_1m: 0.0,
             commit: None,
+            disk: None,
         }
     }
 

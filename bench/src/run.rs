@@ -9,6 +9,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use crate::clock::Clock;
 use crate::control::{Control, Word};
 use crate::partner::{Brief, Running, pin};
+use crate::place::Place;
 use crate::probe::{Class, classify};
 use crate::report::Skipped;
 use crate::scenario::{Case, Outcome, Session, Span};
@@ -26,6 +27,8 @@ pub(crate) struct Plan {
     pub(crate) rounds: u32,
     pub(crate) quick: bool,
     pub(crate) cores: [usize; 2],
+    /// Where to write, in suites that do.
+    pub(crate) place: Option<Place>,
 }
 
 /// One run of one case.
@@ -36,10 +39,15 @@ pub(crate) struct Run {
 }
 
 /// The cases that can be run here, and those that cannot, with the reasons.
-pub(crate) fn runnable(suite: &str, cases: Vec<Case>) -> (Vec<Case>, Vec<Skipped>) {
+pub(crate) fn runnable(
+    suite: &str,
+    cases: Vec<Case>,
+    place: Option<&Place>,
+) -> (Vec<Case>, Vec<Skipped>) {
     let mut skipped = Vec::new();
     let mut can_run = |case: &Case| {
-        let obstacle = case.scenario.obstacle();
+        let here = || case.scenario.obstacle_at(place?);
+        let obstacle = case.scenario.obstacle().or_else(here);
         let skip = |reason| Skipped { suite: suite.to_owned(), case: case.name.clone(), reason };
         let found = obstacle.map(skip);
         let none = found.is_none();
@@ -95,13 +103,22 @@ fn steady(plan: &Plan, case: &Case) -> Result<Option<(Class, Outcome)>> {
 
 /// One run, with the class before and after it.
 fn once(plan: &Plan, case: &Case) -> Result<(Class, Outcome, Class)> {
+    let place = plan.place.as_ref();
+    place.map_or(Ok(()), |place| case.scenario.prepare(place)).context("prepare")?;
     let dir = workspace()?;
     let control = Arc::new(Control::create(dir.path(), plan.clock)?);
-    let brief =
-        Brief::new(&plan.suite, &case.name, dir.path(), plan.cores[1]).timed(plan.clock, plan.span);
+    let brief = Brief::new(&plan.suite, &case.name, dir.path(), plan.cores[1])
+        .timed(plan.clock, plan.span)
+        .at(place, plan.cores[0]);
     let partner = Running::start(case, &brief, &control)?;
-    let session =
-        Session { dir: dir.path(), control: &control, clock: plan.clock, span: plan.span };
+    let session = Session {
+        dir: dir.path(),
+        control: &control,
+        clock: plan.clock,
+        span: plan.span,
+        beside: plan.cores[1],
+        place,
+    };
     let (before, line_before_ns) = classify(&control, plan.clock, Word::ProbeBefore)?;
     let preempted_before = preemptions();
     let outcome = case.scenario.lead(&session)?;

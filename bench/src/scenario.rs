@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 
 use crate::clock::{Clock, ticks};
 use crate::control::Control;
+use crate::place::Place;
 
 /// What both sides of a scenario do. The lead measures; the partner plays along.
 pub(crate) trait Scenario: Send + Sync {
@@ -20,6 +21,14 @@ pub(crate) trait Scenario: Send + Sync {
     /// Why this cannot be run here, as people are told; `None` if it can.
     fn obstacle(&self) -> Option<String> {
         None
+    }
+    /// Why this cannot be run in that place; `None` if it can.
+    fn obstacle_at(&self, _place: &Place) -> Option<String> {
+        None
+    }
+    /// Called before each run, and not timed: makes what several runs share, unless it is there.
+    fn prepare(&self, _place: &Place) -> Result<()> {
+        Ok(())
     }
 }
 
@@ -115,9 +124,21 @@ pub(crate) struct Session<'a> {
     pub(crate) control: &'a Control,
     pub(crate) clock: Clock,
     pub(crate) span: Span,
+    /// The other side's core, for threads beside the measuring one.
+    pub(crate) beside: usize,
+    /// Where to write, in suites that do.
+    pub(crate) place: Option<&'a Place>,
 }
 
 impl Session<'_> {
+    /// Where to write.
+    ///
+    /// # Errors
+    /// If the suite has no such place.
+    pub(crate) fn place(&self) -> Result<&Place> {
+        self.place.context("this suite has no directory to write in")
+    }
+
     /// Ticks at which warming up ends, and at which the run ends, if it starts now.
     pub(crate) fn schedule(&self) -> (u64, u64) {
         let warm = ticks() + self.clock.to_ticks(self.span.warm_up);

@@ -1,6 +1,7 @@
 //! The suites: which cases there are, by name.
 
 mod ipc;
+mod log;
 mod net;
 
 use anyhow::{Result, bail};
@@ -11,11 +12,16 @@ use crate::scenario::Case;
 struct Suite {
     name: &'static str,
     cases: fn() -> Vec<Case>,
+    /// Whether its cases need a directory on a disk.
+    on_disk: bool,
 }
 
 /// Every suite there is; the help text of the command says what each measures.
-const SUITES: [Suite; 2] =
-    [Suite { name: "ipc", cases: ipc::cases }, Suite { name: "net", cases: net::cases }];
+const SUITES: [Suite; 3] = [
+    Suite { name: "ipc", cases: ipc::cases, on_disk: false },
+    Suite { name: "net", cases: net::cases, on_disk: false },
+    Suite { name: "log", cases: log::cases, on_disk: true },
+];
 
 /// The cases of a suite.
 ///
@@ -26,6 +32,11 @@ pub(crate) fn cases(name: &str) -> Result<Vec<Case>> {
         Some(suite) => Ok((suite.cases)()),
         None => bail!("unknown suite `{name}`: choose one of {}", names().join(", ")),
     }
+}
+
+/// Whether a suite's cases write to a disk.
+pub(crate) fn is_on_disk(name: &str) -> bool {
+    SUITES.iter().any(|suite| suite.name == name && suite.on_disk)
 }
 
 /// The names of all suites.

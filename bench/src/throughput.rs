@@ -212,7 +212,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::with_rate(1.0);
         let control = Control::create(dir.path(), clock).unwrap();
-        let session = Session { dir: dir.path(), control: &control, clock, span: Span::QUICK };
+        let session = Session {
+            dir: dir.path(),
+            control: &control,
+            clock,
+            span: Span::QUICK,
+            beside: 0,
+            place: None,
+        };
         let mut drain = Drain { received: 0, since: 0 };
         let patience = LOST_AFTER.as_nanos() as u64;
         // The sender has not sent its last: there is nothing to miss.
