@@ -1,5 +1,5 @@
-//! `gapless-bench`: how fast the ring and the wire are, against the physical limit and against
-//! their peers, measured in one interleaved run.
+//! `gapless-bench`: how fast the ring, the wire and the log are, against the physical limit and
+//! against their peers, measured in one interleaved run.
 //!
 //! The rules: both sides pinned; warmed up; every sample in a histogram; the timer's own cost
 //! stated; medians of several rounds with the extremes beside them; paced load measured from the
@@ -54,13 +54,19 @@ use crate::scenario::{Case, Span};
 const ROUNDS: u32 = 5;
 const ROUNDS_QUICK: u32 = 3;
 
+const AFTER_HELP: &str = "\
+Suites:
+  ipc    the ring between two processes of one host, its floor and its peers
+  net    streams over datagrams between two processes, and their floors
+  log    streams on a disk, what disk and memory do by themselves, and peers
+
+Example:
+  gapless-bench ipc --quick --json ipc.jsonl";
+
 /// Measures gapless against the physical limit of this machine and against its peers.
 #[derive(Parser)]
 #[command(name = "gapless-bench", version, args_conflicts_with_subcommands = true)]
-#[command(after_help = "Suites:\n  ipc    the ring between two processes of one host, its floor \
-                        and its peers\n  net    streams over datagrams between two processes, and \
-                        their floors\n  log    \
-                        streams on a disk, and what the disk does by itself\n\nExample:\n  gapless-bench ipc --quick --json ipc.jsonl")]
+#[command(after_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

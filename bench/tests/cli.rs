@@ -26,7 +26,7 @@ fn help_names_the_suites_and_the_options() {
     let output = bench(&["--help"]);
     assert!(output.status.success());
     let help = text(&output.stdout);
-    for word in ["ipc", "net", "--quick", "--json", "--svg", "instructions", "Example"] {
+    for word in ["ipc", "net", "log", "--quick", "--json", "--svg", "instructions", "Example"] {
         assert!(help.contains(word), "{word} is missing in:\n{help}");
     }
     assert!(!help.contains("__partner"));
@@ -140,6 +140,42 @@ fn each_case_of_the_wire_leaves_a_row_or_the_reason_why_not() {
     }
     // A case whose class would not stay has no row; not all of them can be without.
     assert!(!rows.is_empty());
+}
+
+#[test]
+fn each_case_of_a_log_leaves_a_row_or_the_reason_why_not_and_no_files() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let on_disk = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let (json, disk) = (dir.path().join("log.jsonl"), on_disk.path());
+    let _cores = measuring();
+    let output = bench(&[
+        "log",
+        "--quick",
+        "--peers",
+        "--rounds=1",
+        "--burst=64",
+        "--dir",
+        disk.to_str().expect("a plain path"),
+        "--json",
+        json.to_str().expect("a plain path"),
+    ]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let table = text(&output.stdout);
+    assert!(table.contains("files in") && table.contains("GiB free"), "{table}");
+    let rows = parse(&json);
+    for row in &rows {
+        let case = row["case"].as_str().expect("a case");
+        assert!(row["host"]["disk"].as_str().expect("a disk").contains("GiB free"));
+        if let Some(reason) = row["skipped"].as_str() {
+            assert!(table.contains(&format!("skipped {case}: {reason}")), "{table}");
+            continue;
+        }
+        let measured = row["rate_mps"].as_f64().or(row["p50_ns"].as_f64());
+        assert!(measured.expect("a rate or a latency") > 0.0, "{row}");
+    }
+    // A case whose class would not stay has no row; not all of them can be without.
+    assert!(rows.iter().any(|row| row["skipped"].is_null()));
+    assert_eq!(disk.read_dir().expect("it is there").count(), 0, "files were left");
 }
 
 #[test]
