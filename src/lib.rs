@@ -42,6 +42,7 @@ mod clock;
 mod cpu;
 mod error;
 mod fragment;
+pub mod log;
 mod merge;
 pub mod net;
 pub mod protocol;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 /// on one line lean on each other.
 const SHM_FLOORS: &[&[&str]] = &[
     &["sync"],
+    &["file_map"],
     &["error"],
     &["layout"],
     &["record"],
@@ -41,6 +42,7 @@ const SRC_FLOORS: &[&[&str]] = &[
     &["address"],
     &["agent", "fragment"],
     &["wire"],
+    &["log"],
     &["error"],
     &["publisher", "subscriber"],
     &["merge"],
@@ -54,6 +56,7 @@ const UNSAFE_FILES: &[&str] = &[
     "shm/src/heap.rs",     // slices of shared words
     "shm/src/model.rs",    // the model checker's memory
     "shm/src/region.rs",   // the mapping
+    "shm/src/file_map.rs", // the mapping of a finished file
     "shm/src/options.rs",  // formatting a fresh ring
     "shm/src/producer.rs", // writing the payload
     "shm/src/claim.rs",    // writing in place

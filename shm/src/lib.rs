@@ -55,6 +55,8 @@ mod counters_reader;
 #[cfg(not(loom))]
 mod directory;
 mod error;
+#[cfg(not(loom))]
+mod file_map;
 mod gate;
 mod header;
 #[cfg(not(loom))]
@@ -99,6 +101,8 @@ pub use directory::{
     remove_counters, ring_path,
 };
 pub use error::{CountersError, PollError, PublishError, RingError};
+#[cfg(not(loom))]
+pub use file_map::FileMap;
 pub use header::{Header, Mode, session_text};
 #[cfg(not(loom))]
 pub use heap::Heap;
@@ -111,7 +115,7 @@ pub use memory::Memory;
 #[cfg(not(loom))]
 pub use options::{ConsumerOptions, HeapRing, RingOptions};
 pub use producer::{ConsumerView, Producer};
-pub use record::Flags;
+pub use record::{CommitWord, Flags};
 #[cfg(not(loom))]
 pub use region::{HugePages, LockMemory, Mapped, Residency};
 pub use wait::{WaitStrategy, Waiter};

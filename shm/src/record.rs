@@ -47,9 +47,18 @@ impl Flags {
     }
 }
 
-/// A commit word as it stands in memory.
+/// A commit word as it stands in front of a record: in a ring, and in a log's block.
+///
+/// | bits | what |
+/// |---|---|
+/// | 0-23 | length of the payload, bytes |
+/// | 24-26 | [`Flags`] |
+/// | 27-29 | reserved, clear |
+/// | 30 | padding to the end of a ring's lap |
+/// | 31 | committed |
+/// | 32-63 | low half of the sequence number |
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct CommitWord(pub(crate) u64);
+pub struct CommitWord(pub(crate) u64);
 
 const COMMITTED: u64 = 0x80 << 24;
 const PADDING: u64 = 0x40 << 24;
@@ -58,8 +67,31 @@ const RESERVED: u64 = 0x38 << 24;
 const LENGTH_MASK: u64 = (1 << 24) - 1;
 
 impl CommitWord {
+    /// One more than the largest length, bytes.
+    pub const LENGTH_END: usize = 1 << 24;
+
+    /// The word as it was read.
     #[inline(always)]
-    pub(crate) fn message(sequence: u64, len: usize, flags: Flags) -> Self {
+    pub fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// The word as it is written.
+    #[inline(always)]
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// Whether this stands in front of message `sequence`, and has nothing that a message has not.
+    #[inline(always)]
+    pub fn is_message(self, sequence: u64) -> bool {
+        self.is(sequence) && self.0 & (PADDING | RESERVED) == 0
+    }
+
+    /// The word of a message of `len` bytes, which are fewer than
+    /// [`LENGTH_END`](Self::LENGTH_END).
+    #[inline(always)]
+    pub fn message(sequence: u64, len: usize, flags: Flags) -> Self {
         debug_assert!(len as u64 <= LENGTH_MASK);
         Self(sequence << 32 | COMMITTED | u64::from(flags.0) << 24 | len as u64)
     }
@@ -93,13 +125,16 @@ impl CommitWord {
         self.0 & RESERVED != 0 || (self.is_padding() && self.0 & (LENGTH_MASK | 7 << 24) != 0)
     }
 
+    /// Length of the payload, bytes.
+    #[expect(clippy::len_without_is_empty, reason = "a word is not a container")]
     #[inline(always)]
-    pub(crate) fn len(self) -> usize {
+    pub fn len(self) -> usize {
         (self.0 & LENGTH_MASK) as usize
     }
 
+    /// Whether the message is whole or a fragment.
     #[inline(always)]
-    pub(crate) fn flags(self) -> Flags {
+    pub fn flags(self) -> Flags {
         Flags((self.0 >> 24) as u8 & Flags::USER_BITS)
     }
 }

@@ -1,0 +1,98 @@
+//! A segment that is read: mapped if it is finished, else read into memory piece by piece.
+
+use std::path::{Path, PathBuf};
+
+use gapless_shm::FileMap;
+
+use super::catalog::{SegmentName, read_header};
+use super::disk::{Disk, DiskFile};
+use super::error::LogError;
+use super::format::{BLOCK_HEADER_BYTES, BlockHeader, Kind, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::scan::{Window, follows};
+
+/// A segment that is read.
+pub(super) struct Segment<F> {
+    pub(super) name: SegmentName,
+    pub(super) path: PathBuf,
+    pub(super) header: SegmentHeader,
+    pub(super) file: F,
+    pub(super) bytes: Bytes,
+    /// Where the next block is.
+    pub(super) offset: u64,
+    /// Whether the seal was read: the next block is in another segment.
+    pub(super) done: bool,
+}
+
+/// What is read of it.
+pub(super) enum Bytes {
+    Mapped(FileMap),
+    Read(Window),
+}
+
+impl<F: DiskFile> Segment<F> {
+    pub(super) fn open<D: Disk<File = F>>(
+        disk: &D,
+        directory: &Path,
+        name: SegmentName,
+    ) -> Result<Self, LogError> {
+        let path = name.path(directory);
+        let file = disk.open(&path, false).map_err(LogError::system("open", &path))?;
+        let header = read_header(&file, name, &path)?;
+        let sealed = is_sealed(&file, &header).map_err(LogError::system("read", &path))?;
+        let map = sealed.then(|| file.map()).flatten();
+        let bytes = map.map_or_else(|| Bytes::Read(Window::new()), Bytes::Mapped);
+        Ok(Self { name, path, header, file, bytes, offset: SEGMENT_HEADER_BYTES, done: false })
+    }
+
+    /// The bytes at `offset`, the whole block there if there is one. `fresh`: not from memory.
+    #[inline]
+    pub(super) fn block(&mut self, offset: u64, fresh: bool) -> Result<&[u8], LogError> {
+        match &mut self.bytes {
+            Bytes::Mapped(map) => {
+                let start = usize::try_from(offset).ok();
+                Ok(start.and_then(|start| map.get(start..)).unwrap_or_default())
+            }
+            Bytes::Read(window) => {
+                if fresh {
+                    let loaded = window.load(&self.file, offset, BLOCK_HEADER_BYTES);
+                    loaded.map_err(LogError::system("read", &self.path))?;
+                }
+                let block = window.block(&self.file, offset);
+                block.map_err(LogError::system("read", &self.path))
+            }
+        }
+    }
+
+    /// The next block, if it is whole.
+    pub(super) fn next(&mut self, next_sequence: u64) -> Result<Option<BlockHeader>, LogError> {
+        let found = self.check(next_sequence, false)?;
+        match self.bytes {
+            // What is in memory may be older than what is in the file.
+            Bytes::Read(_) if found.is_none() => self.check(next_sequence, true),
+            _ => Ok(found),
+        }
+    }
+
+    #[inline]
+    fn check(&mut self, next_sequence: u64, fresh: bool) -> Result<Option<BlockHeader>, LogError> {
+        let session = self.header.session;
+        let block = BlockHeader::check(self.block(self.offset, fresh)?);
+        Ok(block.filter(|block| follows(block, session, next_sequence)))
+    }
+
+    /// Whether anything but zeroes stands where the next block should be.
+    pub(super) fn has_something(&mut self) -> Result<bool, LogError> {
+        let bytes = self.block(self.offset, false)?;
+        Ok(bytes.iter().take(BLOCK_HEADER_BYTES).any(|&byte| byte != 0))
+    }
+}
+
+/// Whether a segment ends with its seal.
+fn is_sealed<F: DiskFile>(file: &F, header: &SegmentHeader) -> std::io::Result<bool> {
+    let end = file.length()?;
+    let Some(at) = end.checked_sub(BLOCK_HEADER_BYTES as u64) else { return Ok(false) };
+    let mut seal = [0; BLOCK_HEADER_BYTES];
+    let have = file.read_full_at(&mut seal, at)?;
+    let block = BlockHeader::check(&seal[..have]);
+    Ok(block.is_some_and(|b| b.kind == Kind::Seal && b.session == header.session))
+}

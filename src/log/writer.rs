@@ -1,0 +1,562 @@
+//! The writing side: messages are gathered in a block, blocks are appended to a segment.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use gapless_shm::{CommitWord, Flags};
+
+use super::block::Block;
+use super::catalog::SegmentName;
+use super::disk::{Disk, DiskFile, FileSystem};
+use super::error::LogError;
+use super::format::{BLOCK_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::index::IndexWriter;
+use super::keeper::{Done, Job, Keeper};
+use super::options::{LogOptions, SyncPolicy};
+use super::recovery::{self, End};
+use super::retention;
+use super::scan;
+use crate::protocol::Session;
+
+pub use super::recovery::{Cut, Recovery};
+
+/// Bytes that must be left in a segment for its seal.
+const SEAL_BYTES: u64 = BLOCK_HEADER_BYTES as u64;
+/// The name of a file that will be the next segment.
+const PREPARED: &str = "next.new";
+
+/// The one writer of a log.
+///
+/// Messages are [appended](Self::append) to a block in memory and are in the log when the block is
+/// [flushed](Self::flush): after each burst, or sooner when it is full. From then on a crash of
+/// this process does not lose them. [`tick`](Self::tick) does what time demands: syncs, by the
+/// policy of the [options](LogOptions).
+///
+/// Times are nanoseconds since the Unix epoch, given by the caller; one that is earlier than the
+/// last is taken for the last, so that times in a log never run backwards.
+pub struct LogWriter<D: Disk = FileSystem> {
+    disk: D,
+    directory: PathBuf,
+    options: LogOptions,
+    keeper: Keeper<D>,
+    boot: [u8; 16],
+    stream: Option<Stream>,
+    segment: Option<Segment<D::File>>,
+    /// A file for the next segment: its path when it is ready.
+    prepared: Prepared<D::File>,
+    block: Block,
+    last_ns: u64,
+    sync: SyncState,
+    /// Met in the background; told by the next call.
+    failed: Option<LogError>,
+    /// Held for as long as the log is written.
+    _lock: D::File,
+}
+
+/// What the log is in the middle of.
+#[derive(Clone, Copy, Debug)]
+struct Stream {
+    session: u64,
+    /// Sequence of the next message to be appended.
+    next_sequence: u64,
+    /// Sequence behind what has been written.
+    written_end: u64,
+}
+
+struct Segment<F> {
+    path: PathBuf,
+    file: Arc<F>,
+    index: IndexWriter<F>,
+    created_ns: u64,
+    /// Where the next block goes.
+    end: u64,
+    capacity: u64,
+}
+
+enum Prepared<F> {
+    No,
+    Asked,
+    Ready(PathBuf, F),
+}
+
+#[derive(Debug)]
+struct SyncState {
+    /// Sequence behind what is durable.
+    durable_end: u64,
+    /// Sequence behind what the last sync that was asked for makes durable.
+    asked_end: u64,
+    outstanding: usize,
+    asked_ns: u64,
+}
+
+impl<D: Disk> LogWriter<D> {
+    pub(crate) fn open(
+        disk: D,
+        directory: PathBuf,
+        options: LogOptions,
+    ) -> Result<(Self, Option<Recovery>), LogError> {
+        disk.create_directory(&directory).map_err(LogError::system("make", &directory))?;
+        let lock = lock(&disk, &directory)?;
+        let _ = disk.remove(&directory.join(PREPARED)); // left by an earlier writer, or not there
+        let end = recovery::find_end(&disk, &directory)?;
+        let keeper = match options.in_line {
+            true => Keeper::in_line(disk.clone()),
+            false => Keeper::thread(disk.clone())
+                .map_err(LogError::system("start a thread for", &directory))?,
+        };
+        let mut writer = Self {
+            boot: disk.boot_id(),
+            block: Block::new(options.block_bytes),
+            disk,
+            directory,
+            options,
+            keeper,
+            stream: None,
+            segment: None,
+            prepared: Prepared::No,
+            last_ns: 0,
+            sync: SyncState { durable_end: 0, asked_end: 0, outstanding: 0, asked_ns: 0 },
+            failed: None,
+            _lock: lock,
+        };
+        let recovery = end.map(|end| writer.resume(end)).transpose()?;
+        Ok((writer, recovery))
+    }
+
+    /// Goes on where an earlier writer ended.
+    fn resume(&mut self, end: End<D::File>) -> Result<Recovery, LogError> {
+        let capacity = self.options.segment_bytes;
+        let cut = recovery::cut(&self.disk, &self.directory, &end, capacity)?;
+        let End { name, header, file, scanned, .. } = end;
+        let path = name.path(&self.directory);
+        let failed = |what| LogError::system(what, &path);
+        self.last_ns = scanned.last_ns;
+        let next = scanned.next_sequence;
+        self.stream =
+            Some(Stream { session: name.session, next_sequence: next, written_end: next });
+        let recovery = Recovery {
+            session: name.session,
+            next_sequence: next,
+            last_unix_ns: scanned.last_ns,
+            cut,
+        };
+        // What is there was written, but nobody knows whether it was synced.
+        self.sync.asked_end = name.first_sequence;
+        if scanned.sealed {
+            return Ok(recovery); // and it was synced before a segment behind it would be
+        }
+        let mut index = IndexWriter::create(&self.disk, &name.index_path(&self.directory), name);
+        scan::scan(&file, &header, |offset, block| index.note(offset, block))
+            .map_err(failed("read"))?;
+        let capacity = file.length().map_err(failed("ask the length of"))?;
+        self.segment = Some(Segment {
+            file: Arc::new(file),
+            index,
+            created_ns: header.created_unix_ns,
+            end: scanned.end,
+            capacity,
+            path,
+        });
+        self.ask_for_sync();
+        Ok(recovery)
+    }
+
+    /// The session, and the sequence of the message that comes next; `None` before the first
+    /// [`begin`](Self::begin).
+    pub fn position(&self) -> Option<(u64, u64)> {
+        self.stream.map(|stream| (stream.session, stream.next_sequence))
+    }
+
+    /// Sequence of the last message that is in the log: it survives the death of this process. 0 if
+    /// there is none.
+    pub fn written_sequence(&self) -> u64 {
+        self.stream.map_or(0, |stream| stream.written_end.saturating_sub(1))
+    }
+
+    /// Sequence of the last message that survives a crash of the host; 0 if there is none, or if
+    /// the policy is [`SyncPolicy::None`].
+    pub fn durable_sequence(&self) -> u64 {
+        self.sync.durable_end.saturating_sub(1)
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// How it was opened.
+    pub fn options(&self) -> &LogOptions {
+        &self.options
+    }
+
+    /// Begins a session, or goes on with it if the log is exactly there.
+    ///
+    /// # Errors
+    /// [`LogError::OutOfTurn`] if the log has this session, and is elsewhere;
+    /// [`LogError::OldSession`] if it has a later one; what [`flush`](Self::flush) says.
+    pub fn begin(&mut self, session: u64, next_sequence: u64) -> Result<(), LogError> {
+        if let Some(stream) = self.stream {
+            if stream.session == session && stream.next_sequence == next_sequence {
+                return Ok(());
+            }
+            if stream.session == session {
+                let expected = stream.next_sequence;
+                return Err(LogError::OutOfTurn { expected, found: next_sequence });
+            }
+            if stream.session > session {
+                let (offered, current) =
+                    (Session::from_number(session), Session::from_number(stream.session));
+                return Err(LogError::OldSession { offered, current });
+            }
+            self.flush()?;
+            self.seal()?;
+        }
+        let written_end = next_sequence;
+        self.stream = Some(Stream { session, next_sequence, written_end });
+        (self.sync.durable_end, self.sync.asked_end) = (0, next_sequence);
+        Ok(())
+    }
+
+    /// Appends a message to the block in memory, which is flushed first if it has no room.
+    ///
+    /// # Errors
+    /// [`LogError::OutOfTurn`], [`LogError::TooLong`], and what [`flush`](Self::flush) says: the
+    /// message was then not taken, and may be offered again.
+    #[inline]
+    pub fn append(
+        &mut self,
+        sequence: u64,
+        payload: &[u8],
+        flags: Flags,
+        unix_ns: u64,
+    ) -> Result<(), LogError> {
+        let stream = self.stream.as_mut();
+        let Some(stream) = stream.filter(|stream| stream.next_sequence == sequence) else {
+            return Err(self.out_of_turn(sequence));
+        };
+        if self.block.push(sequence, payload, flags) {
+            stream.next_sequence += 1;
+            self.last_ns = self.last_ns.max(unix_ns);
+            return Ok(());
+        }
+        self.append_first(sequence, payload, flags, unix_ns)
+    }
+
+    /// Appends the first message of a block.
+    fn append_first(
+        &mut self,
+        sequence: u64,
+        payload: &[u8],
+        flags: Flags,
+        unix_ns: u64,
+    ) -> Result<(), LogError> {
+        if payload.len() >= CommitWord::LENGTH_END {
+            let max = CommitWord::LENGTH_END - 1;
+            return Err(LogError::TooLong { len: payload.len(), max });
+        }
+        self.flush()?;
+        self.last_ns = self.last_ns.max(unix_ns);
+        self.block.begin(sequence, payload, flags, self.last_ns);
+        if let Some(stream) = &mut self.stream {
+            stream.next_sequence = sequence + 1;
+        }
+        Ok(())
+    }
+
+    /// Puts on record that `count` messages from the next one on are lost.
+    ///
+    /// # Errors
+    /// What [`flush`](Self::flush) says; then nothing was put on record, and the call is to be
+    /// made again with what [`position`](Self::position) still lacks.
+    pub fn append_lost(&mut self, count: u64, unix_ns: u64) -> Result<(), LogError> {
+        let mut left = count;
+        while left > 0 {
+            self.flush()?;
+            let Some(stream) = &mut self.stream else { return Err(self.out_of_turn(0)) };
+            self.last_ns = self.last_ns.max(unix_ns);
+            let now = u32::try_from(left).unwrap_or(u32::MAX);
+            self.block.say_lost(stream.next_sequence, now, self.last_ns);
+            stream.next_sequence = stream.next_sequence.saturating_add(now.into());
+            left -= u64::from(now);
+        }
+        self.flush()
+    }
+
+    #[cold]
+    fn out_of_turn(&self, found: u64) -> LogError {
+        let expected = self.stream.map_or(0, |stream| stream.next_sequence);
+        LogError::OutOfTurn { expected, found }
+    }
+
+    /// Whether messages wait in memory.
+    pub fn has_unwritten(&self) -> bool {
+        !self.block.is_empty()
+    }
+
+    /// Writes the block in memory.
+    ///
+    /// # Errors
+    /// [`LogError::NoRoom`], [`LogError::System`]: the block is kept, and the next call tries
+    /// again. [`LogError::SyncFailed`] ends the writer.
+    #[inline]
+    pub fn flush(&mut self) -> Result<(), LogError> {
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        self.write_block()
+    }
+
+    fn write_block(&mut self) -> Result<(), LogError> {
+        let Some(stream) = self.stream else { return Ok(()) };
+        self.fail()?;
+        let length = self.block.length() as u64;
+        let mut segment = self.segment_for(length)?;
+        let (header, block) = self.block.finish(stream.session, self.last_ns);
+        let written = segment.file.write_all_at(block, segment.end);
+        if written.is_ok() {
+            segment.index.note(segment.end, &header);
+            segment.end += length;
+            self.block.clear();
+            self.stream = Some(Stream { written_end: header.end_sequence(), ..stream });
+        }
+        let path = segment.path.clone();
+        self.segment = Some(segment);
+        written.map_err(LogError::system("write", path))
+    }
+
+    /// Takes out the segment to write `length` bytes to; the caller puts it back.
+    fn segment_for(&mut self, length: u64) -> Result<Segment<D::File>, LogError> {
+        let age = self.options.segment_age.map(|age| age.as_nanos() as u64);
+        let fits = |segment: &mut Segment<D::File>| {
+            let old = age.is_some_and(|age| self.last_ns.saturating_sub(segment.created_ns) > age);
+            segment.end + length + SEAL_BYTES <= segment.capacity && !old
+        };
+        match self.segment.take_if(fits) {
+            Some(segment) => Ok(segment),
+            None => {
+                self.seal()?;
+                self.create(length)
+            }
+        }
+    }
+
+    /// Finishes the segment that is written, if there is one.
+    fn seal(&mut self) -> Result<(), LogError> {
+        let Some((segment, stream)) = self.segment.as_ref().zip(self.stream) else { return Ok(()) };
+        let seal = recovery::seal(stream.session, stream.written_end, self.last_ns);
+        let path = segment.path.clone();
+        segment.file.write_all_at(&seal, segment.end).map_err(LogError::system("write", &path))?;
+        let Some(segment) = self.segment.take() else { return Ok(()) };
+        let length = segment.end + SEAL_BYTES;
+        let sync = self.options.sync != SyncPolicy::None;
+        let (file, index) = (segment.file, segment.index.finish());
+        self.keeper.submit(Job::Finish {
+            file: Arc::clone(&file),
+            path: path.clone(),
+            length,
+            index,
+            sync,
+        });
+        if sync {
+            // The third segment waits for the first: recovery relies on it.
+            while self.sync.outstanding > 0 {
+                let done = self.keeper.wait();
+                self.take(done);
+                self.fail()?;
+            }
+            self.submit_sync(file, path, stream.written_end);
+        }
+        Ok(())
+    }
+
+    /// Makes the next segment, with room for a block of `length` at least.
+    fn create(&mut self, length: u64) -> Result<Segment<D::File>, LogError> {
+        let (session, first_sequence) = match self.stream {
+            Some(stream) => (stream.session, stream.written_end),
+            None => (0, 0), // never: a block has a stream
+        };
+        let name = SegmentName { session, first_sequence };
+        let path = name.path(&self.directory);
+        let capacity = self.options.segment_bytes.max(SEGMENT_HEADER_BYTES + length + SEAL_BYTES);
+        let (new, file) = match std::mem::replace(&mut self.prepared, Prepared::No) {
+            Prepared::Ready(path, file) if capacity == self.options.segment_bytes => (path, file),
+            _ => {
+                let new = self.directory.join(format!("{first_sequence}.new"));
+                let file = self.disk.create(&new).map_err(LogError::system("make", &new))?;
+                (new, file)
+            }
+        };
+        let made = self.make(&file, name, capacity);
+        if let Err(error) = made.and_then(|()| self.disk.rename(&new, &path)) {
+            let _ = self.disk.remove(&new); // it is made anew
+            return Err(LogError::system("make", &path)(error));
+        }
+        let index = IndexWriter::create(&self.disk, &name.index_path(&self.directory), name);
+        if self.options.sync != SyncPolicy::None {
+            self.keeper.submit(Job::SyncDirectory { path: self.directory.clone() });
+        }
+        if self.options.retention != retention::KEEP_ALL {
+            self.retain()?;
+        }
+        let (file, end) = (Arc::new(file), SEGMENT_HEADER_BYTES);
+        Ok(Segment { path, file, index, created_ns: self.last_ns, end, capacity })
+    }
+
+    fn make(&self, file: &D::File, name: SegmentName, capacity: u64) -> std::io::Result<()> {
+        file.allocate(capacity)?;
+        let header = SegmentHeader {
+            session: name.session,
+            first_sequence: name.first_sequence,
+            created_unix_ns: self.last_ns,
+            boot: self.boot,
+            synced: self.options.sync != SyncPolicy::None,
+            enveloped: self.options.enveloped,
+            name: self.options.name.clone(),
+        };
+        file.write_all_at(&header.encode(), 0)
+    }
+
+    /// Does what time demands: asks for syncs, takes note of what became of them, gets the next
+    /// segment ready. To be called once in a while, also when nothing is written.
+    ///
+    /// # Errors
+    /// [`LogError::SyncFailed`], which ends the writer.
+    pub fn tick(&mut self, unix_ns: u64) -> Result<(), LogError> {
+        while self.sync.outstanding > 0 || matches!(self.prepared, Prepared::Asked) {
+            let Some(done) = self.keeper.poll() else { break };
+            self.take(Some(done));
+        }
+        self.fail()?;
+        let due = match self.options.sync {
+            SyncPolicy::None => false,
+            SyncPolicy::Batch => true,
+            SyncPolicy::Every(time) => {
+                unix_ns.saturating_sub(self.sync.asked_ns) >= time.as_nanos() as u64
+            }
+        };
+        if due && self.sync.outstanding == 0 {
+            self.sync.asked_ns = unix_ns;
+            self.ask_for_sync();
+        }
+        let half = self.segment.as_ref().is_some_and(|segment| segment.end > segment.capacity / 2);
+        if half && matches!(self.prepared, Prepared::No) {
+            let (path, bytes) = (self.directory.join(PREPARED), self.options.segment_bytes);
+            self.keeper.submit(Job::Prepare { path, bytes });
+            self.prepared = Prepared::Asked;
+        }
+        Ok(())
+    }
+
+    /// Asks for what has been written to be made durable, if it is not.
+    fn ask_for_sync(&mut self) {
+        if let Some((segment, stream)) = self.segment.as_ref().zip(self.stream)
+            && self.options.sync != SyncPolicy::None
+            && stream.written_end > self.sync.asked_end
+        {
+            let (file, path) = (Arc::clone(&segment.file), segment.path.clone());
+            self.submit_sync(file, path, stream.written_end);
+        }
+    }
+
+    fn submit_sync(&mut self, file: Arc<D::File>, path: PathBuf, end_sequence: u64) {
+        self.keeper.submit(Job::Sync { file, path, end_sequence });
+        self.sync.asked_end = end_sequence;
+        self.sync.outstanding += 1;
+    }
+
+    fn take(&mut self, done: Option<Done<D::File>>) {
+        match done {
+            Some(Done::Synced { end_sequence }) => {
+                self.sync.outstanding -= 1;
+                self.sync.durable_end = self.sync.durable_end.max(end_sequence);
+            }
+            Some(Done::SyncFailed { path, source }) => {
+                let durable_end = self.sync.durable_end;
+                self.failed = Some(LogError::SyncFailed { path, source, durable_end });
+            }
+            Some(Done::Prepared { path, file: Some(file) }) => {
+                self.prepared = Prepared::Ready(path, file);
+            }
+            Some(Done::Prepared { file: None, .. }) => self.prepared = Prepared::No,
+            Some(Done::Removed) | None => {}
+        }
+    }
+
+    /// Says again what ended the writer.
+    fn fail(&self) -> Result<(), LogError> {
+        let Some(LogError::SyncFailed { path, source, durable_end }) = &self.failed else {
+            return Ok(());
+        };
+        let source = source.kind().into();
+        Err(LogError::SyncFailed { path: path.clone(), source, durable_end: *durable_end })
+    }
+
+    /// Flushes, and makes all of it durable before it returns, whatever the policy.
+    ///
+    /// # Errors
+    /// As for [`flush`](Self::flush).
+    pub fn sync(&mut self) -> Result<(), LogError> {
+        self.flush()?;
+        if let Some((segment, stream)) = self.segment.as_ref().zip(self.stream)
+            && stream.written_end > self.sync.durable_end
+        {
+            let (file, path) = (Arc::clone(&segment.file), segment.path.clone());
+            self.keeper.submit(Job::SyncDirectory { path: self.directory.clone() });
+            self.submit_sync(file, path, stream.written_end);
+        }
+        while self.sync.outstanding > 0 && self.failed.is_none() {
+            let done = self.keeper.wait();
+            self.take(done);
+        }
+        self.fail()
+    }
+
+    /// Flushes, makes everything durable and finishes the segment: for a stream that has ended.
+    ///
+    /// # Errors
+    /// As for [`sync`](Self::sync).
+    pub fn close(mut self) -> Result<(), LogError> {
+        self.sync()?;
+        self.seal()?;
+        self.sync()
+    }
+
+    /// Removes segments by the retention of the options, and says how many.
+    ///
+    /// # Errors
+    /// [`LogError::System`] if the directory, or a reader's declaration, cannot be read.
+    pub fn retain(&mut self) -> Result<usize, LogError> {
+        let now_ns = self.last_ns;
+        let paths =
+            retention::removable(&self.disk, &self.directory, self.options.retention, now_ns)?;
+        let segments = paths.len() / 2;
+        if segments > 0 {
+            self.keeper.submit(Job::Remove { paths });
+        }
+        Ok(segments)
+    }
+}
+
+/// Takes the lock of a log's writer.
+fn lock<D: Disk>(disk: &D, directory: &Path) -> Result<D::File, LogError> {
+    let path = directory.join("writer.lock");
+    let file = match disk.open(&path, true) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => disk.create(&path),
+        other => other,
+    };
+    let file = file.map_err(LogError::system("open", &path))?;
+    match file.try_lock().map_err(LogError::system("lock", &path))? {
+        true => Ok(file),
+        false => Err(LogError::WriterAlive { directory: directory.to_path_buf() }),
+    }
+}
+
+impl<D: Disk> Drop for LogWriter<D> {
+    /// Writes what is in memory, if that can be done.
+    fn drop(&mut self) {
+        let _ = self.flush(); // nobody is left to be told
+        if let Some(segment) = &mut self.segment {
+            segment.index.flush();
+        }
+    }
+}
