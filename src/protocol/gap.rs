@@ -14,7 +14,7 @@ pub(crate) struct Gap {
     /// When it was last asked for, and how often.
     pub(crate) asked_at: u64,
     pub(crate) attempts: u32,
-    /// When it was first asked for, or something of it last came.
+    /// When something of it was first asked for, or last came.
     pub(crate) progress_at: u64,
     /// What was asked for ends here.
     pub(crate) asked_end: u64,
@@ -32,6 +32,29 @@ impl Gap {
         let mut order = (server..server + servers).map(|server| server % servers);
         let may_have_it = |server: &usize| self.gone >> server & 1 == 0;
         self.server = order.find(may_have_it).unwrap_or(server);
+    }
+
+    /// Whether nothing has come of what was asked for, for so long. Whoever answers, though it
+    /// could not be kept, is not given up.
+    pub(crate) fn is_in_vain(&self, give_up_ns: u64, now: u64) -> bool {
+        let is_silent = self.attempts > 0 && self.progress_at <= self.asked_at;
+        is_silent && now.saturating_sub(self.progress_at) >= give_up_ns
+    }
+
+    /// It is asked for up to `asked_end`, and again at `due_at` if nothing comes.
+    pub(crate) fn ask(&mut self, asked_end: u64, due_at: u64, now: u64) {
+        if asked_end > self.asked_end {
+            (self.asked_end, self.progress_at) = (asked_end, now);
+        }
+        (self.asked_at, self.due_at) = (now, due_at);
+        self.attempts = self.attempts.saturating_add(1);
+    }
+
+    /// What is left of it from `first` on. If that was not asked for yet, it is due now.
+    fn rest(self, first: u64, now: u64) -> Self {
+        let is_asked = self.attempts == 0 || self.asked_end > first;
+        let (attempts, due_at) = if is_asked { (self.attempts, self.due_at) } else { (0, now) };
+        Self { first, attempts, due_at, ..self }
     }
 }
 
@@ -130,13 +153,8 @@ impl Gaps {
                 self.list.remove(index);
             }
             (true, false) => {
-                let left = &mut self.list[index];
-                *left = Gap { first: end, ..gap };
-                if left.attempts > 0 && left.asked_end <= end {
-                    // What comes next was not asked for yet.
-                    (left.attempts, left.due_at) = (0, now);
-                    self.due_at = self.due_at.min(now);
-                }
+                self.list[index] = gap.rest(end, now);
+                self.due_at = self.due_at.min(self.list[index].due_at);
             }
             (false, true) => self.list[index] = Gap { end: first, ..gap },
             (false, false) => {
@@ -144,7 +162,8 @@ impl Gaps {
                     return None;
                 }
                 self.list[index] = Gap { end: first, ..gap };
-                self.list.insert(index + 1, Gap { first: end, ..gap });
+                self.list.insert(index + 1, gap.rest(end, now));
+                self.due_at = self.due_at.min(self.list[index + 1].due_at);
             }
         }
         Some((was, first == was.first && end == was.end))
@@ -168,29 +187,43 @@ impl Gaps {
         }
     }
 
-    /// Changes every gap that overlaps `[first, end)`; one that reaches beyond is split first if
-    /// there is room, and left alone if not.
-    pub(crate) fn change(&mut self, first: u64, end: u64, mut change: impl FnMut(&mut Gap)) {
+    /// Changes every gap that overlaps `[first, end)`, of which a server spoke; one that reaches
+    /// beyond is split first. Without room for that it stays as it is, but as one that is answered.
+    pub(crate) fn change(
+        &mut self,
+        first: u64,
+        end: u64,
+        now: u64,
+        mut change: impl FnMut(&mut Gap),
+    ) {
         let mut index = self.index(first);
         while let Some(gap) = self.list.get(index).copied().filter(|gap| gap.first < end) {
-            let (from, to) = (gap.first.max(first), gap.end.min(end));
-            let parts = usize::from(from > gap.first) + usize::from(to < gap.end);
-            let is_first = index == 0 && from == gap.first;
+            let mut part = Gap { first: gap.first.max(first), end: gap.end.min(end), ..gap };
+            change(&mut part);
+            let is_first = index == 0 && part.first == gap.first;
+            if is_first && part.end < gap.end && self.is_full() && !part.lost {
+                // The last place is for one message alone: there is no other to split it again.
+                part.end = part.first + 1;
+            }
+            let parts = usize::from(part.first > gap.first) + usize::from(part.end < gap.end);
             if parts > 0 && self.list.len() + parts + usize::from(!is_first) > self.max {
+                self.list[index].progress_at = now;
                 return;
             }
-            if from > gap.first {
-                self.list[index].end = from;
+            if part.first > gap.first {
+                self.list[index].end = part.first;
                 index += 1;
-                self.list.insert(index, Gap { first: from, ..gap });
+                self.list.insert(index, part);
+            } else {
+                self.list[index] = part;
             }
-            if to < gap.end {
-                self.list[index].end = to;
-                self.list.insert(index + 1, Gap { first: to, ..gap });
-            }
-            change(&mut self.list[index]);
-            self.due_at = self.due_at.min(self.list[index].due_at);
             index += 1;
+            self.due_at = self.due_at.min(part.due_at);
+            if part.end < gap.end {
+                let rest = gap.rest(part.end, now);
+                self.list.insert(index, rest);
+                self.due_at = self.due_at.min(rest.due_at);
+            }
         }
     }
 
@@ -234,10 +267,38 @@ mod tests {
         assert!(gaps.fill(20, 25, 2).is_none(), "no gap there");
         assert!(gaps.fill(30, 31, 2).is_some_and(|(_, closed)| closed));
         assert_eq!(gaps.list[0].due_at, 5, "nothing was asked for yet: it still has its time");
-        gaps.change(17, 40, |gap| gap.lost = true);
+        gaps.change(17, 40, 3, |gap| gap.lost = true);
         assert_eq!(ranges(&gaps), [(16, 17), (17, 18)]);
         assert!(!gaps.list[0].lost && gaps.list[1].lost);
         gaps.truncate(17);
         assert_eq!(ranges(&gaps), [(16, 17)]);
+    }
+
+    #[test]
+    fn what_cannot_be_noted_is_an_answer_and_the_first_message_always_can() {
+        let mut gaps = Gaps::new(3);
+        assert!(gaps.open(10, 20, 0, 5) && gaps.open(30, 40, 1, 5));
+        gaps.change(32, 34, 7, |gap| gap.gone = 1);
+        assert_eq!(ranges(&gaps), [(10, 20), (30, 40)]);
+        assert_eq!(gaps.list.iter().map(|gap| gap.progress_at).collect::<Vec<_>>(), [0, 7]);
+        gaps.change(10, 14, 8, |gap| gap.gone |= 1);
+        assert_eq!(ranges(&gaps), [(10, 11), (11, 20), (30, 40)]);
+        gaps.change(10, 11, 9, |gap| gap.gone |= 2);
+        assert_eq!((gaps.list[0].gone, gaps.list[1].gone), (3, 0));
+    }
+
+    #[test]
+    fn what_is_left_and_was_not_asked_for_is_due_at_once() {
+        let mut gaps = Gaps::new(16);
+        assert!(gaps.open(10, 20, 0, 5));
+        gaps.scan().for_each(|gap| (gap.attempts, gap.asked_end, gap.due_at) = (3, 12, 90));
+        gaps.set_due_at(90);
+        assert!(gaps.fill(15, 16, 7).is_some());
+        gaps.change(10, 11, 8, |gap| gap.gone = 1);
+        assert_eq!(ranges(&gaps), [(10, 11), (11, 15), (16, 20)]);
+        let left: Vec<_> = gaps.list.iter().map(|gap| (gap.attempts, gap.due_at)).collect();
+        assert_eq!((left, gaps.due_at()), (vec![(3, 90), (3, 90), (0, 7)], 7));
+        gaps.change(11, 12, 9, |gap| gap.gone = 1);
+        assert_eq!((gaps.list[2].attempts, gaps.list[2].due_at), (0, 9));
     }
 }

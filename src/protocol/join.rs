@@ -198,6 +198,7 @@ impl Receiver {
             return;
         }
         self.requests.is_understood = true;
+        self.requests.answered_at = now;
         match control.body {
             Body::Advertisement(advertisement) => {
                 self.on_advertisement(control.session, &advertisement, now, handler);
@@ -305,7 +306,7 @@ impl Receiver {
         // A line that has not been heard yet may have what the others never had.
         let unheard = self.options.ask_source && heard < self.sources.len();
         let later = now + self.options.retry_max_ns;
-        self.gaps.change(gone.first, end, |gap| {
+        self.gaps.change(gone.first, end, now, |gap| {
             gap.gone |= 1_u32.checked_shl(server as u32).unwrap_or(0);
             let everywhere = gap.gone.count_ones() >= servers;
             gap.lost = everywhere && !unheard;
@@ -323,7 +324,7 @@ impl Receiver {
     fn on_not_yet(&mut self, server: usize, first: u64, end: u64, now: u64) {
         let servers = self.servers().count();
         let (options, requests) = (&self.options, &self.requests);
-        self.gaps.change(first, end, |gap| {
+        self.gaps.change(first, end, now, |gap| {
             if gap.server % servers != server {
                 return; // another is being asked, or is about to be
             }

@@ -159,8 +159,9 @@ pub struct ReceiverOptions {
     pub retry_max_ns: u64,
     /// Attempts with one server before the next is asked, if there are several. Default 3.
     pub attempts_per_server: u32,
-    /// If nothing of a gap comes for so long although it is asked for, it is given up, ns. Default
-    /// 5 s.
+    /// If nothing of what was asked for comes for so long, it is given up, ns: the whole gap, if no
+    /// server has answered anything meanwhile, or they cannot say what they lack (MoldUDP64).
+    /// Default 5 s.
     pub give_up_ns: u64,
     /// Whether the address that the data comes from is asked too. Default yes.
     pub ask_source: bool,

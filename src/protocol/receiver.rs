@@ -275,6 +275,7 @@ impl Receiver {
                     && self.joining.is_none()
                     && self.servers().any(|server| server == source) =>
             {
+                self.requests.answered_at = now;
                 self.on_packet(None, &packet, bytes.len(), now, handler);
             }
             Ok(_) => self.counts.foreign += 1,

@@ -26,6 +26,8 @@ pub(super) struct Requests {
     pub(super) advertised: Vec<SocketAddr>,
     /// Whether a server has answered by control.
     pub(super) is_understood: bool,
+    /// When a server last answered anything.
+    pub(super) answered_at: u64,
     /// A walk over the gaps that is not at its end: where to go on, and when the first of those
     /// behind is due.
     walk: Option<(u64, u64)>,
@@ -52,6 +54,7 @@ impl Requests {
             random,
             advertised: Vec::with_capacity(SERVERS_MAX),
             is_understood: false,
+            answered_at: 0,
             walk: None,
             ranges: Vec::with_capacity(options.gaps_max),
             round_trip: None,
@@ -210,8 +213,12 @@ impl Receiver {
         if walk.is_none() {
             self.gaps.set_due_at(u64::MAX); // lowered by what becomes due meanwhile
         }
+        // While anything is answered, only what was asked for is given up. MoldUDP64 has no word
+        // for what a server lacks: there the whole gap counts as asked for.
+        let unheard_ns = now.saturating_sub(self.requests.answered_at);
+        let is_whole = mold || servers == 0 || unheard_ns >= self.options.give_up_ns;
         let (from, mut first_due) = walk.unwrap_or((0, u64::MAX));
-        let mut asked: Option<usize> = None;
+        let (mut asked, mut in_vain): (Option<usize>, _) = (None, None);
         let mut again = false;
         self.requests.ranges.clear();
         for gap in self.gaps.scan_from(from) {
@@ -222,12 +229,16 @@ impl Receiver {
                 first_due = first_due.min(gap.due_at);
                 continue;
             }
-            // Whoever answers, though it could not be kept, is not given up.
-            let silent = gap.attempts > 0 && gap.progress_at <= gap.asked_at;
-            let waited = now.saturating_sub(gap.progress_at);
-            if servers == 0 || (silent && waited >= self.options.give_up_ns) {
-                gap.lost = true;
-                continue;
+            if servers == 0 || gap.is_in_vain(self.options.give_up_ns, now) {
+                if is_whole || gap.asked_end >= gap.end {
+                    gap.lost = true;
+                    continue;
+                }
+                gap.due_at = now + self.options.retry_max_ns; // if there is no room to split it
+                first_due = first_due.min(gap.due_at);
+                in_vain = Some((gap.first, gap.asked_end));
+                self.requests.walk = Some((gap.asked_end, first_due));
+                break;
             }
             let server = gap.server % servers;
             let ranges = &mut self.requests.ranges;
@@ -245,19 +256,17 @@ impl Receiver {
             let end = gap.end.min(gap.first.saturating_add(max));
             ranges.push((gap.first, end));
             asked = Some(server);
-            // One packet answers a MoldUDP64 request: what it leaves is asked for when it came.
-            gap.asked_end = if mold { gap.first + 1 } else { end };
             again |= gap.attempts > 0;
-            if gap.attempts == 0 {
-                gap.progress_at = now;
-            }
-            gap.asked_at = now;
-            gap.due_at = now + self.requests.retry_ns(&self.options, gap.attempts);
-            gap.attempts = gap.attempts.saturating_add(1);
+            let due_at = now + self.requests.retry_ns(&self.options, gap.attempts);
+            // One packet answers a MoldUDP64 request: what it leaves is asked for when it came.
+            gap.ask(if mold { gap.first + 1 } else { end }, due_at, now);
             if gap.attempts.is_multiple_of(self.options.attempts_per_server) {
                 gap.turn_to(server + 1, servers);
             }
             first_due = first_due.min(gap.due_at);
+        }
+        if let Some((first, end)) = in_vain {
+            self.gaps.change(first, end, now, |gap| gap.lost = true);
         }
         if self.requests.walk.is_none() {
             self.gaps.set_due_at(first_due.min(self.gaps.due_at()));

@@ -29,9 +29,9 @@ pub(super) struct Target<'a> {
 }
 
 pub(super) fn address(random: &mut Random) -> SocketAddr {
-    // One address for all would be taken for one host, and believed more.
-    let [a, b, c, d, ..] = random.next().to_le_bytes();
-    ([10, 9, a, b], u16::from_le_bytes([c, d]) | 1).into()
+    // One address for all would be taken for one host, and believed more: no two are alike.
+    let [a, b, c, d, e, f, ..] = random.next().to_le_bytes();
+    ([a | 128, b, c, d], u16::from_le_bytes([e, f]) | 1).into()
 }
 
 /// A packet that may do harm.

@@ -115,13 +115,19 @@ impl Node {
         hosts: &[Host],
         now: u64,
     ) -> Result<(), String> {
+        let refused = |receiver: &Receiver| receiver.counts().malformed + receiver.counts().foreign;
+        let before = self.receiver.as_ref().map(refused);
         self.drive(books, hosts, now, |receiver, handler| match line {
             Some(line) => {
                 receiver.on_idle(now); // what came before was taken when it came
                 receiver.on_datagram(line, from, bytes, now, &mut |event| handler(event));
             }
             None => receiver.on_answer(from, bytes, now, &mut |event| handler(event)),
-        })
+        })?;
+        if line.is_none() && before == self.receiver.as_ref().map(refused) {
+            self.watch.on_answer(now);
+        }
+        Ok(())
     }
 
     /// Lets the receiver do something, and judges what it hands over.
@@ -185,6 +191,7 @@ impl Node {
             if polls > polls_max {
                 return Err("a receiver does not stop sending".into());
             }
+            self.watch.on_sent(&self.buffer[..transmit.bytes], now);
             let bytes = self.buffer[..transmit.bytes].into();
             out.push(Outgoing { to: transmit.to, bytes, last: true });
         }

@@ -1,7 +1,8 @@
 //! What must hold of a receiver, checked at every event that it hands over.
 
 use super::stream::{Book, Host};
-use crate::protocol::{Event, Join, ReceiverOptions, Session};
+use crate::protocol::control::{Body, Control, Request};
+use crate::protocol::{Event, Join, ReceiverOptions, RequestProtocol, Session};
 
 /// How far a receiver has come in a session.
 #[derive(Clone, Copy, Debug)]
@@ -20,10 +21,17 @@ pub(super) struct Watch {
     /// The first server that it asks, and whether it asks any.
     asks_from: usize,
     asks: bool,
+    /// Whether its servers say so if they lack something.
+    is_answered: bool,
     /// The last is the current one.
     positions: Vec<Position>,
     /// When the receiver first knew of how much of the current session.
     known: Vec<(u64, u64)>,
+    /// What it asked for, and when: from, to before, at.
+    asked: Vec<(u64, u64, u64)>,
+    /// When a server last answered anything, and until when none had for too long.
+    answered_at: u64,
+    ignored_at: u64,
     /// When a packet of the current session last came to it.
     pub(super) heard_at: u64,
     /// Whether sessions that nobody began may be joined: somebody forges packets.
@@ -40,8 +48,12 @@ impl Watch {
             session_timeout_ns: options.session_timeout_ns,
             asks_from: usize::from(!options.ask_source),
             asks: options.ask_source || servers > 1,
+            is_answered: options.protocol == RequestProtocol::Gapless,
             positions: Vec::new(),
             known: Vec::new(),
+            asked: Vec::new(),
+            answered_at: 0,
+            ignored_at: 0,
             heard_at: 0,
             hostile,
             expected: Vec::new(),
@@ -74,10 +86,31 @@ impl Watch {
         if newest > last {
             self.known.push((newest, now));
         } else if newest < last {
-            // Taken back: it had been forged.
-            self.known.retain(|(known, _)| *known < newest);
-            self.known.push((newest, now));
+            // Taken back: it had been forged. What is left of it was known before.
+            let index = self.known.partition_point(|(known, _)| *known < newest);
+            let known_at = self.known.get(index).map_or(now, |(_, at)| *at);
+            self.known.truncate(index);
+            self.known.push((newest, known_at));
         }
+    }
+
+    /// The receiver asks for something, or reports.
+    pub(super) fn on_sent(&mut self, bytes: &[u8], now: u64) {
+        let Ok(Control { body: Body::Request(request), .. }) = Control::read(bytes) else { return };
+        let Request { first, span, .. } = request;
+        let wanted: Vec<u32> = (0..span).filter(|index| request.wants(*index)).collect();
+        for run in wanted.chunk_by(|index, next| index + 1 == *next) {
+            let from = first + u64::from(run[0]);
+            self.asked.push((from, from + run.len() as u64, now));
+        }
+    }
+
+    /// A server's answer came to the receiver, whatever it says.
+    pub(super) fn on_answer(&mut self, now: u64) {
+        if now - self.answered_at >= self.give_up_ns {
+            self.ignored_at = now;
+        }
+        self.answered_at = now;
     }
 
     /// Judges an event.
@@ -167,10 +200,12 @@ impl Watch {
         self.positions.push(Position { session, expected: next, has_ended: false });
         self.known.clear();
         self.known.push((next, 0));
+        self.asked.clear();
         Ok(())
     }
 
-    /// Messages are lost only if nobody has them any more, or nobody said so for long enough.
+    /// Messages are lost only if nobody has them any more, or nobody said so for long enough: to
+    /// who asked for them, or to who got no answer to anything. MoldUDP64 has no word for "gone".
     fn judge_loss(
         &self,
         book: &Book,
@@ -186,9 +221,14 @@ impl Watch {
         }
         for sequence in first..end {
             let asked_in_vain = || {
+                let is_long = |from: u64, to: u64| to.saturating_sub(from) >= self.give_up_ns;
                 let index = self.known.partition_point(|(newest, _)| *newest <= sequence);
                 let known_at = self.known.get(index).map_or(now, |(_, at)| *at);
-                now.saturating_sub(known_at) >= self.give_up_ns
+                let is_ignored = !self.is_answered || is_long(self.answered_at, now);
+                let asked = self.asked.iter().find(|asked| (asked.0..asked.1).contains(&sequence));
+                (is_ignored && is_long(known_at, now))
+                    || is_long(known_at, self.ignored_at)
+                    || asked.is_some_and(|(_, _, at)| is_long(*at, now))
             };
             if sequence >= book.next {
                 return Err(format!("message {sequence} is lost and was never published"));

@@ -63,6 +63,25 @@ impl Alone {
         });
     }
 
+    /// A server repeats a message.
+    fn answer(&mut self, from: SocketAddr, sequence: u64, now: u64) {
+        let answer = message(SESSION, sequence);
+        self.hand(|receiver, handler| {
+            receiver.on_answer(from, &answer, now, &mut |event| handler(event));
+        });
+    }
+
+    /// Which messages it asks for now, and of whom.
+    fn wants(&mut self, now: u64) -> Vec<(SocketAddr, Vec<u64>)> {
+        let wanted = |bytes: &[u8]| {
+            let control = control::Control::read(bytes).unwrap();
+            let control::Body::Request(request) = control.body else { panic!("{control:?}") };
+            let wanted = (0..request.span).filter(|index| request.wants(*index));
+            wanted.map(|index| request.first + u64::from(index)).collect()
+        };
+        self.asks(now).iter().map(|(server, bytes)| (*server, wanted(bytes))).collect()
+    }
+
     /// Whom it asks now.
     fn asked(&mut self, now: u64) -> Vec<SocketAddr> {
         self.asks(now).into_iter().map(|(server, _)| server).collect()
@@ -269,6 +288,45 @@ fn what_was_never_sent_is_not_told_as_lost() {
 }
 
 #[test]
+fn while_others_are_answered_only_what_was_asked_for_in_vain_is_given_up() {
+    // The whole gap was, though only its beginning had been asked for.
+    let (give_up_ns, request_max_messages) = (30 * MS, 2);
+    let mut alone =
+        Alone::new(ReceiverOptions { give_up_ns, request_max_messages, ..Default::default() });
+    alone.message(host(1), 1, 0);
+    alone.message(host(1), 8, 0);
+    for now in (1..100).map(|ms| ms * MS) {
+        for (server, wanted) in alone.wants(now) {
+            wanted.into_iter().filter(|n| *n >= 4).for_each(|n| alone.answer(server, n, now));
+        }
+        alone.answer(host(1), 1, now); // it has not fallen silent
+    }
+    assert_eq!(alone.seen[2], Seen::Lost(2, 2));
+    assert_eq!(alone.messages(), [1, 4, 5, 6, 7, 8]);
+}
+
+#[test]
+fn what_nobody_has_is_noted_bit_by_bit_when_all_gaps_are_in_use() {
+    // A range that had been noted in the last place could not be split any more.
+    let (gaps_max, servers, ask_source) = (16, vec![host(8), host(9)], false);
+    let mut alone =
+        Alone::new(ReceiverOptions { gaps_max, servers, ask_source, ..Default::default() });
+    (0..=15).for_each(|n| alone.message(host(1), 1 + n * 5, 0));
+    assert_eq!(alone.receiver.open_gaps(), 15);
+    for now in (1..1000).map(|ms| ms * MS) {
+        for (server, wanted) in alone.wants(now) {
+            // One server speaks of two messages at once, the other of one.
+            let many = if server == host(8) { 2 } else { 1 };
+            for run in wanted.chunks(many) {
+                alone.gone(server, [run[0], run[run.len() - 1] + 1], [77, 77], now);
+            }
+        }
+    }
+    assert_eq!(alone.messages(), (0..=15).map(|n| 1 + n * 5).collect::<Vec<_>>());
+    assert_eq!(alone.receiver.counts().lost, 60);
+}
+
+#[test]
 fn a_heartbeat_that_was_overtaken_takes_nothing_back() {
     let mut alone = Alone::new(ReceiverOptions::default());
     alone.message(host(1), 1, 0);
@@ -319,10 +377,7 @@ fn what_a_line_that_has_ended_did_not_have_is_asked_of_the_other() {
     alone.gone(host(1), [2, 4], [1, 2], 4 * MS);
     assert_eq!(alone.asked(4 * MS), [host(2)]);
     for sequence in [2, 3] {
-        let answer = message(SESSION, sequence);
-        alone.hand(|receiver, handler| {
-            receiver.on_answer(host(2), &answer, 5 * MS, &mut |event| handler(event));
-        });
+        alone.answer(host(2), sequence, 5 * MS);
     }
     let end = Header { session: SESSION, sequence: 4, count: mold::END_OF_SESSION }.to_bytes();
     alone.packet(1, host(2), &end, 6 * MS);
