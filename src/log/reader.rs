@@ -53,7 +53,16 @@ pub struct LogReader<D: Disk = FileSystem> {
     /// What is left of the block that is read.
     rest: Rest,
     empty_polls: u32,
+    told: Option<Told>,
     declaration: Option<Declaration<D::File>>,
+}
+
+/// What was found behind messages that were handed out: it is for the next poll to say. Until then
+/// the reader is where it was.
+struct Told {
+    error: LogError,
+    session: u64,
+    next_sequence: u64,
 }
 
 /// The records of a block that are still to be handed out: `end` is where it ends in the segment.
@@ -143,6 +152,7 @@ impl<D: Disk> LogReader<D> {
             segment,
             rest: Rest::default(),
             empty_polls: 0,
+            told: None,
             declaration: None,
         };
         reader.seek(from)?;
@@ -213,6 +223,7 @@ impl<D: Disk> LogReader<D> {
         }
         (self.session, self.next_sequence) = (name.session, name.first_sequence);
         (self.rest, self.wanted, self.empty_polls) = (Rest::default(), 0, 0);
+        self.told = None;
         Ok(())
     }
 
@@ -252,12 +263,13 @@ impl<D: Disk> LogReader<D> {
 
     /// The session that is read.
     pub fn session(&self) -> u64 {
-        self.session
+        self.told.as_ref().map_or(self.session, |told| told.session)
     }
 
     /// Sequence of the next message.
     pub fn next_sequence(&self) -> u64 {
-        self.next_sequence.max(self.wanted)
+        let here = self.next_sequence.max(self.wanted);
+        self.told.as_ref().map_or(here, |told| told.next_sequence)
     }
 
     /// Name of the stream, as its recorder gave it.
@@ -300,7 +312,7 @@ impl<D: Disk> LogReader<D> {
     pub fn commit(&mut self) -> Result<(), LogError> {
         let next_sequence = self.next_sequence();
         match &self.declaration {
-            Some(declaration) => declaration.commit(self.session, next_sequence),
+            Some(declaration) => declaration.commit(self.session(), next_sequence),
             None => Ok(()),
         }
     }
@@ -332,19 +344,28 @@ impl<D: Disk> LogReader<D> {
         limit: usize,
         mut handler: impl FnMut(Message<'_>, u64) -> bool,
     ) -> Result<usize, LogError> {
+        if let Some(told) = self.told.take() {
+            return Err(told.error);
+        }
         let mut handled = 0;
         while handled < limit {
-            if self.rest.at < self.rest.end {
-                if !self.hand_out(limit, &mut handled, &mut handler)? {
-                    break;
-                }
-                continue;
-            }
-            match self.next_block() {
+            let (session, next_sequence) = (self.session(), self.next_sequence());
+            let goes_on = match self.rest.at < self.rest.end {
+                true => self.hand_out(limit, &mut handled, &mut handler),
+                false => self.next_block(),
+            };
+            match goes_on {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) if handled == 0 => return Err(error),
-                Err(_) => break, // it will be met again
+                Err(error) => {
+                    let next_sequence = match &error {
+                        LogError::Damaged { first, .. } | LogError::Missing { first, .. } => *first,
+                        _ => next_sequence,
+                    };
+                    self.told = Some(Told { error, session, next_sequence });
+                    break;
+                }
             }
         }
         Ok(handled)

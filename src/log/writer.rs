@@ -378,8 +378,15 @@ impl<D: Disk> LogWriter<D> {
         let name = SegmentName { session, first_sequence };
         let path = name.path(&self.directory);
         let capacity = self.options.segment_bytes.max(SEGMENT_HEADER_BYTES + length + SEAL_BYTES);
-        let (new, file) = match std::mem::replace(&mut self.prepared, Prepared::No) {
-            Prepared::Ready(path, file) if capacity == self.options.segment_bytes => (path, file),
+        let prepared = match &self.prepared {
+            // One that is still being made stays asked for: its name is in use.
+            Prepared::Ready(..) if capacity == self.options.segment_bytes => {
+                std::mem::replace(&mut self.prepared, Prepared::No)
+            }
+            _ => Prepared::No,
+        };
+        let (new, file) = match prepared {
+            Prepared::Ready(path, file) => (path, file),
             _ => {
                 let new = self.directory.join(format!("{first_sequence}.new"));
                 let file = self.disk.create(&new).map_err(LogError::system("make", &new))?;

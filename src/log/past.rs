@@ -1,0 +1,171 @@
+//! The past of a stream, wherever it can be had: logs on this host, and whoever else keeps one.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use gapless_shm::Message;
+
+use super::error::LogError;
+use super::reader::{LogReader, ReadFrom};
+use crate::protocol::Session;
+
+/// A place that had nothing in so many polls is left for the next one.
+const PATIENCE_POLLS: u32 = 256;
+
+/// A place that has the past of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PastSource {
+    /// A log on this host, by its directory.
+    Log(PathBuf),
+}
+
+impl fmt::Display for PastSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Log(directory) => write!(f, "log:{}", directory.display()),
+        }
+    }
+}
+
+/// Reads the past of one session, from the first of several places that has it; if one has no more,
+/// from the next.
+pub struct Past {
+    sources: Vec<PastSource>,
+    session: u64,
+    next_sequence: u64,
+    open: Option<Open>,
+    /// Which source is open, or comes next.
+    turn: usize,
+    /// What each source said last, if it did not have the next message.
+    refused: Vec<Option<LogError>>,
+    empty_polls: u32,
+}
+
+enum Open {
+    Log(Box<LogReader>),
+}
+
+impl Past {
+    /// The past of `session`, from `next_sequence` on. Nothing is opened yet.
+    pub fn new(sources: Vec<PastSource>, session: u64, next_sequence: u64) -> Self {
+        let refused = sources.iter().map(|_| None).collect();
+        Self { sources, session, next_sequence, open: None, turn: 0, refused, empty_polls: 0 }
+    }
+
+    /// The session.
+    pub fn session(&self) -> u64 {
+        self.session
+    }
+
+    /// Sequence of the next message.
+    pub fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    /// Hands up to `limit` messages to `handler`, in order, with the time of each, until it says
+    /// no. 0 if there is none yet.
+    ///
+    /// # Errors
+    /// [`LogError::Missing`] if no place has the next messages, and one of them has later ones: the
+    /// next poll goes on with those. [`LogError::NewSession`] if the session has ended and another
+    /// has begun: the next poll goes on with it. What the last place said, if none can be read.
+    pub fn poll_while(
+        &mut self,
+        limit: usize,
+        mut handler: impl FnMut(Message<'_>, u64) -> bool,
+    ) -> Result<usize, LogError> {
+        // Each place is asked once, beginning with the one that had the last message.
+        for _ in 0..self.sources.len() {
+            if self.open.is_none() {
+                match self.open_source() {
+                    Ok(open) => self.open = Some(open),
+                    Err(error) => {
+                        self.refuse(error);
+                        continue;
+                    }
+                }
+            }
+            let Some(Open::Log(reader)) = &mut self.open else { return Ok(0) };
+            match reader.poll_while(limit, &mut handler) {
+                Ok(0) if reader.next_sequence() > self.next_sequence => {
+                    let (first, end) = (self.next_sequence, reader.next_sequence());
+                    self.refuse(LogError::Missing { first, count: end - first });
+                }
+                Ok(0) => {
+                    self.empty_polls += 1;
+                    if self.empty_polls >= PATIENCE_POLLS {
+                        self.turn_on(); // another may have more by now
+                    }
+                    return Ok(0);
+                }
+                Ok(handled) => {
+                    self.next_sequence = reader.next_sequence();
+                    self.empty_polls = 0;
+                    self.refused.fill_with(|| None);
+                    return Ok(handled);
+                }
+                Err(LogError::NewSession { session, next }) => {
+                    self.session = reader.session();
+                    self.next_sequence = next;
+                    return Err(LogError::NewSession { session, next });
+                }
+                Err(error) => self.refuse(error),
+            }
+        }
+        self.nobody_has_it()
+    }
+
+    fn open_source(&self) -> Result<Open, LogError> {
+        let Some(source) = self.sources.get(self.turn) else {
+            return Err(LogError::NotFound { directory: PathBuf::new() });
+        };
+        match source {
+            PastSource::Log(directory) => {
+                let session = Session::from_number(self.session);
+                let from = ReadFrom::Sequence(self.next_sequence);
+                let reader = LogReader::open_session(directory, session, from)?;
+                Ok(Open::Log(Box::new(reader)))
+            }
+        }
+    }
+
+    /// Turns to the next place because of what this one said.
+    fn refuse(&mut self, error: LogError) {
+        if let Some(refused) = self.refused.get_mut(self.turn) {
+            *refused = Some(error);
+        }
+        self.open = None;
+        self.turn_on();
+    }
+
+    /// Turns to the next place, if there is another.
+    fn turn_on(&mut self) {
+        self.empty_polls = 0;
+        if self.sources.len() > 1 {
+            self.open = None;
+            self.turn = (self.turn + 1) % self.sources.len();
+        }
+    }
+
+    /// All places have said what they lack: what none of them has is missing.
+    #[cold]
+    fn nobody_has_it(&mut self) -> Result<usize, LogError> {
+        let next = self.next_sequence;
+        let behind = |error: &LogError| match error {
+            LogError::Missing { first, count } | LogError::Damaged { first, count, .. } => {
+                Some(first + count)
+            }
+            LogError::SequenceGone { oldest, .. } => Some(*oldest),
+            _ => None,
+        };
+        let known = self.refused.iter().flatten();
+        let later = known.filter_map(behind).filter(|&end| end > next).min();
+        if let Some(end) = later {
+            self.next_sequence = end;
+            self.refused.fill_with(|| None);
+            return Err(LogError::Missing { first: next, count: end - next });
+        }
+        let last = self.refused.iter_mut().find_map(Option::take);
+        last.map_or(Ok(0), Err)
+    }
+}
