@@ -14,6 +14,7 @@ mod host;
 mod instructions;
 mod line;
 mod link;
+mod log;
 mod lossy;
 mod mapping;
 mod memcpy;
@@ -120,6 +121,9 @@ enum Command {
     /// One side of a count.
     #[command(name = "__spin", hide = true)]
     Spin(instructions::Spin),
+    /// A writer that is to be killed.
+    #[command(name = "__doomed", hide = true)]
+    Doomed(log::Doomed),
     /// The other side of a run.
     #[command(name = "__partner", hide = true)]
     Partner(partner::Brief),
@@ -129,6 +133,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Some(Command::Partner(brief)) => partner::run(&brief),
+        Some(Command::Doomed(doomed)) => doomed.run(),
         Some(Command::Spin(spin)) => instructions::spin(&spin),
         Some(Command::Instructions { check }) => instructions::count(check),
         None => measure(&cli.measure),

@@ -29,6 +29,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// Bytes of the log that is searched and opened: 10 GiB, or two bursts in a quick measurement.
+    pub(crate) fn library_bytes(&self) -> u64 {
+        self.burst_bytes * if self.quick { 2 } else { 5 }
+    }
+
     /// Why so many bytes cannot be written here, if they cannot.
     pub(crate) fn shortage(&self, bytes: u64) -> Option<String> {
         let free = free_bytes(&self.dir).ok()?;

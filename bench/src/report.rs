@@ -126,11 +126,14 @@ impl Report {
         let mut merged = Vec::new();
         for (index, case) in cases.iter().enumerate() {
             for class in [Class::Near, Class::Far] {
-                let of_row = |run: &&Run| run.case == index && run.class == class;
-                let runs: Vec<&Run> = runs.iter().filter(of_row).collect();
-                if !runs.is_empty() {
-                    rows.push(row(suite, &case.name, class, clock, &runs));
-                    merged.push(merge(&runs)?);
+                let of_case = |run: &&Run| run.case == index;
+                let of_row = |run: &&Run| of_case(run) && (run.class == class || case.is_alone);
+                let of_row: Vec<&Run> = runs.iter().filter(of_row).collect();
+                let first = runs.iter().find(of_case);
+                let is_told = first.is_some_and(|first| !case.is_alone || first.class == class);
+                if !of_row.is_empty() && is_told {
+                    rows.push(row(suite, &case.name, class, clock, &of_row));
+                    merged.push(merge(&of_row)?);
                 }
             }
         }
@@ -285,7 +288,8 @@ fn row(suite: &str, case: &str, class: Class, clock: Clock, runs: &[&Run]) -> Ro
     }
 }
 
-/// Fills the ratios in: each row against its floor and its rival of the same class.
+/// Fills the ratios in: each row against its floor and its rival, of the same class if that
+/// matters.
 fn compare(rows: &mut [Row], cases: &[Case]) {
     let all = rows.to_vec();
     let over = |a: Option<f64>, b: Option<f64>| Some(a? / b?);
@@ -295,7 +299,9 @@ fn compare(rows: &mut [Row], cases: &[Case]) {
         };
         let find = |name: &Option<String>| {
             let name = name.as_ref()?;
-            all.iter().find(|other| other.case == *name && other.class == row.class)
+            let is_alone = cases.iter().any(|case| case.name == *name && case.is_alone);
+            let fits = |other: &&Row| other.class == row.class || is_alone;
+            all.iter().filter(|other| other.case == *name).find(fits)
         };
         if let Some(floor) = find(&case.floor) {
             row.ratio_p50 = over(row.p50_ns, floor.p50_ns);
@@ -400,6 +406,24 @@ mod tests {
         assert!((ours.ratio_floor.unwrap() - 100.0 / 110.0).abs() < 1e-9);
         assert_eq!(named("ours", Class::Far).ratio_p50, None);
         assert_eq!(named("peer", Class::Near).ring_better, Some(2.0));
+    }
+
+    #[test]
+    fn what_one_side_does_alone_has_one_row_whatever_the_class() {
+        let cases = [
+            Case::new("floor", LineScenario).alone(),
+            Case::new("ours", LineScenario).against("floor").alone(),
+            Case::new("peer", LineScenario).rival_of("ours"),
+        ];
+        let runs = [
+            run(0, Class::Near, 100),
+            run(1, Class::Far, 110),
+            run(0, Class::Far, 100),
+            run(2, Class::Far, 220),
+        ];
+        let rows = Report::new(host(), Clock::with_rate(1.0), "log", &cases, &runs).unwrap().rows;
+        assert_eq!(rows.iter().map(|row| row.rounds).collect::<Vec<_>>(), [2, 1, 1]);
+        assert_eq!((rows[1].ratio_p50, rows[2].ring_better), (Some(1.1), Some(2.0)));
     }
 
     #[test]

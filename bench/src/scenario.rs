@@ -54,6 +54,9 @@ pub(crate) struct Case {
     /// The same work by the application's own threads, where agents stand between here.
     pub(crate) inline: Option<String>,
     pub(crate) partner: Partner,
+    /// Whether one side does all the work: then it does not matter how far apart the cores are, and
+    /// runs of both classes are one row.
+    pub(crate) is_alone: bool,
     pub(crate) scenario: Arc<dyn Scenario>,
 }
 
@@ -67,6 +70,7 @@ impl Case {
             lossfree: None,
             inline: None,
             partner: Partner::Process,
+            is_alone: false,
             scenario: Arc::new(scenario),
         }
     }
@@ -94,6 +98,11 @@ impl Case {
     /// The cases that this one is compared with.
     pub(crate) fn measures(&self) -> impl Iterator<Item = &String> {
         [&self.floor, &self.rival, &self.lossfree, &self.inline].into_iter().flatten()
+    }
+
+    pub(crate) fn alone(mut self) -> Self {
+        self.is_alone = true;
+        self
     }
 
     pub(crate) fn in_threads(mut self) -> Self {

@@ -1,0 +1,80 @@
+//! `log/append/N` and its kind: one writer, alone, as fast as it can.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use gapless::Flags;
+use gapless::log::{LogOptions, LogWriter, SyncPolicy};
+
+use super::{BATCH, SESSION, open, unix_ns};
+use crate::control::Word;
+use crate::disk::{Burst, record_bytes};
+use crate::place::Place;
+use crate::scenario::{Outcome, Scenario, Session};
+
+/// A run that takes longer is broken off: the rate is known by then.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often what was written is made durable.
+pub(super) fn sync_policy(burst: Burst) -> SyncPolicy {
+    match burst {
+        Burst::Cached | Burst::Sustained => SyncPolicy::None,
+        Burst::Synced => SyncPolicy::Every(Duration::from_millis(10)),
+    }
+}
+
+/// Appends messages of `N` bytes.
+pub(crate) struct Append<const N: usize> {
+    pub(crate) burst: Burst,
+}
+
+impl<const N: usize> Append<N> {
+    /// Appends so many messages, or as many as patience allows; says how many.
+    fn append(&self, writer: &mut LogWriter, messages: u64) -> Result<u64> {
+        let payload = [0x5a; N];
+        let from = Instant::now();
+        let mut sequence = 1;
+        while sequence <= messages && from.elapsed() < PATIENCE {
+            let now = unix_ns();
+            for _ in 0..BATCH {
+                writer.append(sequence, &payload, Flags::WHOLE, now).context("append")?;
+                sequence += 1;
+            }
+            writer.tick(now).context("tick")?;
+        }
+        match self.burst {
+            Burst::Synced => writer.sync().context("sync")?,
+            Burst::Cached | Burst::Sustained => writer.flush().context("flush")?,
+        }
+        Ok(sequence - 1)
+    }
+}
+
+impl<const N: usize> Scenario for Append<N> {
+    fn obstacle_at(&self, place: &Place) -> Option<String> {
+        self.burst.obstacle(place)
+    }
+
+    fn lead(&self, session: &Session<'_>) -> Result<Outcome> {
+        let place = session.place()?;
+        let scratch = place.scratch()?;
+        let options = LogOptions::new().sync(sync_policy(self.burst));
+        let (mut writer, _) = open(&options, &scratch.path().join("log"), session.beside)?;
+        writer.begin(SESSION, 1).context("begin")?;
+        let record = record_bytes(N) as u64;
+        let from = Instant::now();
+        let messages = self.append(&mut writer, self.burst.bytes(place) / record)?;
+        let took = from.elapsed();
+        session.control.set(Word::Stop, 1);
+        drop(writer);
+        scratch.clear()?;
+        let gigabytes_per_s = (messages * record) as f64 / took.as_nanos().max(1) as f64;
+        Ok(Outcome::rate(session.clock, messages, session.clock.to_ticks(took))
+            .with_detail("gigabytes_per_s", gigabytes_per_s)
+            .with_detail("written_bytes", (messages * record) as f64))
+    }
+
+    fn follow(&self, session: &Session<'_>) -> Result<()> {
+        session.control.doze_until(Word::Stop, 1)
+    }
+}
