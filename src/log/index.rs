@@ -11,7 +11,7 @@ use super::disk::{Disk, DiskFile};
 use super::format::{BlockHeader, INDEX_ENTRY_BYTES, INDEX_HEADER_BYTES, IndexEntry, index_header};
 
 /// Bytes of log between two entries, at least.
-const INTERVAL_BYTES: u64 = 64 << 10;
+pub(crate) const INTERVAL_BYTES: u64 = 64 << 10;
 /// Entries gathered before they are written.
 const GATHERED: usize = 16;
 /// Longest index that is read, bytes: 128 GiB of segment.
@@ -105,7 +105,17 @@ impl Index {
         Self { bytes: read().unwrap_or_default() }
     }
 
-    fn entries(&self) -> &[[u8; INDEX_ENTRY_BYTES]] {
+    /// Whether it was there, with a header that fits its segment.
+    pub(crate) fn is_there(&self) -> bool {
+        !self.bytes.is_empty()
+    }
+
+    /// Bytes behind the last whole entry.
+    pub(crate) fn bytes_over(&self) -> usize {
+        self.bytes.len().saturating_sub(INDEX_HEADER_BYTES) % INDEX_ENTRY_BYTES
+    }
+
+    pub(crate) fn entries(&self) -> &[[u8; INDEX_ENTRY_BYTES]] {
         self.bytes.get(INDEX_HEADER_BYTES..).unwrap_or_default().as_chunks().0
     }
 

@@ -88,6 +88,7 @@ mod block;
 mod catalog;
 mod disk;
 mod error;
+mod finding;
 mod format;
 mod index;
 mod keeper;
@@ -99,6 +100,8 @@ mod recovery;
 mod retention;
 mod scan;
 mod segment;
+mod survey;
+mod verify;
 mod writer;
 
 #[cfg(test)]
@@ -106,12 +109,15 @@ mod tests;
 
 pub use disk::{Disk, DiskFile, FileSystem};
 pub use error::LogError;
+pub use finding::{Finding, VerifyReport};
 pub use format::{BLOCK_HEADER_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 pub use options::{LogOptions, Retention, SyncPolicy};
 pub use past::{Past, PastSource};
 pub use reader::{LogReader, ReadFrom};
 pub use recorder::{Recorder, RecorderCounts, RecorderOptions, WhenSlow};
 pub use retention::Reader;
+pub use survey::{SegmentInfo, survey};
+pub use verify::{rebuild_index, verify, verify_on};
 pub use writer::{Cut, LogWriter, Recovery};
 
 /// The declared readers of the log in `directory`, by name.

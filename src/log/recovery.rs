@@ -138,7 +138,7 @@ pub(crate) fn cut<D: Disk>(
 }
 
 /// How far behind `offset` the last byte is that is not zero.
-fn bytes_behind<F: DiskFile>(file: &F, offset: u64) -> std::io::Result<u64> {
+pub(crate) fn bytes_behind<F: DiskFile>(file: &F, offset: u64) -> std::io::Result<u64> {
     let mut buffer = vec![0; 1 << 20];
     let (mut at, mut last) = (offset, offset);
     loop {

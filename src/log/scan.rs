@@ -100,20 +100,30 @@ pub(crate) fn records_sound(block: &[u8], header: &BlockHeader) -> bool {
 pub(crate) fn scan<F: DiskFile>(
     file: &F,
     header: &SegmentHeader,
-    mut on_block: impl FnMut(u64, &BlockHeader),
+    on_block: impl FnMut(u64, &BlockHeader),
 ) -> io::Result<Scanned> {
-    let mut window = Window::new();
-    let mut scanned = Scanned {
+    let start = Scanned {
         end: SEGMENT_HEADER_BYTES,
         next_sequence: header.first_sequence,
         last_ns: header.created_unix_ns,
         sealed: false,
         torn: false,
     };
+    scan_on(file, header.session, start, on_block)
+}
+
+/// As [`scan`], from where an earlier walk ended.
+pub(crate) fn scan_on<F: DiskFile>(
+    file: &F,
+    session: u64,
+    mut scanned: Scanned,
+    mut on_block: impl FnMut(u64, &BlockHeader),
+) -> io::Result<Scanned> {
+    let mut window = Window::new();
     loop {
         let bytes = window.block(file, scanned.end)?;
         let next = BlockHeader::check(bytes)
-            .filter(|block| follows(block, header.session, scanned.next_sequence))
+            .filter(|block| follows(block, session, scanned.next_sequence))
             .filter(|block| records_sound(bytes, block));
         let Some(block) = next else {
             let head = &bytes[..bytes.len().min(BLOCK_HEADER_BYTES)];

@@ -89,10 +89,18 @@ impl<F: DiskFile> Segment<F> {
 
 /// Whether a segment ends with its seal.
 fn is_sealed<F: DiskFile>(file: &F, header: &SegmentHeader) -> std::io::Result<bool> {
+    Ok(read_seal(file, header.session)?.is_some())
+}
+
+/// The seal that a finished segment ends with: what comes next, and when the last came.
+pub(super) fn read_seal<F: DiskFile>(
+    file: &F,
+    session: u64,
+) -> std::io::Result<Option<BlockHeader>> {
     let end = file.length()?;
-    let Some(at) = end.checked_sub(BLOCK_HEADER_BYTES as u64) else { return Ok(false) };
+    let Some(at) = end.checked_sub(BLOCK_HEADER_BYTES as u64) else { return Ok(None) };
     let mut seal = [0; BLOCK_HEADER_BYTES];
     let have = file.read_full_at(&mut seal, at)?;
     let block = BlockHeader::check(&seal[..have]);
-    Ok(block.is_some_and(|b| b.kind == Kind::Seal && b.session == header.session))
+    Ok(block.filter(|block| block.kind == Kind::Seal && block.session == session))
 }

@@ -99,3 +99,189 @@ fn a_writer_goes_on_where_the_last_one_ended() {
     assert!(matches!(told(&mut reader), LogError::NewSession { next: 1, .. }));
     assert_eq!(reader.poll(9, |message, _| assert_eq!(message.payload, [1])).unwrap(), 1);
 }
+
+/// Where the blocks of a segment begin, and what they have.
+fn blocks(path: &std::path::Path) -> Vec<(u64, format::BlockHeader)> {
+    let file = std::fs::File::open(path).unwrap();
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let name = catalog::SegmentName::parse(name).unwrap();
+    let header = catalog::read_header(&file, name, path).unwrap();
+    let mut blocks = Vec::new();
+    scan::scan(&file, &header, |offset, block| blocks.push((offset, *block))).unwrap();
+    blocks
+}
+
+fn flip(path: &std::path::Path, at: u64) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at as usize] ^= 0x40;
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn findings(directory: &std::path::Path) -> Vec<Finding> {
+    verify(directory, |_, _| ()).unwrap().findings
+}
+
+#[test]
+fn a_survey_says_what_a_full_read_says() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(survey(dir.path()).unwrap(), []);
+    write(dir.path(), 5, 10_000, &small().name("orders").enveloped(true));
+    let segments = survey(dir.path()).unwrap();
+    assert!(segments.len() > 5);
+    for pair in segments.windows(2) {
+        assert_eq!(pair[0].next_sequence, pair[1].first_sequence);
+        assert!(pair[0].sealed && pair[0].bytes == pair[0].file_bytes);
+    }
+    let (first, last) = (&segments[0], &segments[segments.len() - 1]);
+    assert_eq!((first.first_sequence, first.created_unix_ns), (5, 7 * SECOND)); // its first flush
+    assert_eq!((last.next_sequence, last.last_unix_ns), (10_005, 10_004 * SECOND));
+    assert!(!last.sealed && last.bytes < last.file_bytes);
+    assert!(segments.iter().all(|s| s.name == "orders" && s.enveloped && !s.synced));
+    // Without its index the last one is walked from the beginning.
+    std::fs::remove_file(last.path.with_extension("idx")).unwrap();
+    assert_eq!(survey(dir.path()).unwrap().last(), Some(last));
+    flip(&first.path, 100);
+    let damaged = &survey(dir.path()).unwrap()[0];
+    assert!(damaged.problem.is_some() && damaged.first_sequence == 5);
+}
+
+#[test]
+fn a_sound_log_verifies_and_progress_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(verify(dir.path(), |_, _| ()), Err(LogError::NotFound { .. })));
+    write(dir.path(), 5, 10_000, &small());
+    let mut told = Vec::new();
+    let report = verify(dir.path(), |done, total| told.push((done, total))).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!((report.messages, report.findings.len()), (10_000, 0));
+    let (done, total) = told[told.len() - 1];
+    assert!(done == total && told.is_sorted() && report.bytes == total);
+}
+
+#[test]
+fn every_flipped_byte_of_a_segment_is_found_where_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), 1, 4_000, &small());
+    let segments = survey(dir.path()).unwrap();
+    let (path, end) = (&segments[1].path, segments[1].bytes);
+    let sound = std::fs::read(path).unwrap();
+    let blocks = blocks(path);
+    let damaged_at = |at: u64| {
+        flip(path, at);
+        let found = findings(dir.path());
+        std::fs::write(path, &sound).unwrap();
+        found
+    };
+    for at in (0..SEGMENT_HEADER_BYTES).step_by(1021).chain([8]) {
+        assert_eq!(damaged_at(at), [Finding::Header { path: path.clone() }], "byte {at}");
+    }
+    for at in (SEGMENT_HEADER_BYTES..end - 64).step_by(523) {
+        let (offset, block) = *blocks.iter().rfind(|(offset, _)| *offset <= at).unwrap();
+        let damage = Finding::Damaged {
+            path: path.clone(),
+            offset,
+            bytes: block.length.into(),
+            first: block.first_sequence,
+            count: block.count.into(),
+        };
+        let mut found = damaged_at(at);
+        // Where the damaged block has an entry in the index, that cannot be held against it.
+        assert_eq!(found.remove(0), damage, "byte {at}");
+        assert_eq!(found, [], "byte {at}");
+    }
+    let found = damaged_at(end - 40);
+    assert!(
+        matches!(found[..], [Finding::Unfinished { offset, .. }] if offset == end - 64),
+        "{found:?}"
+    );
+    assert_eq!(findings(dir.path()), []);
+}
+
+#[test]
+fn what_is_missing_torn_or_cut_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), 1, 4_000, &small());
+    let segments = survey(dir.path()).unwrap();
+    let (second, last) = (&segments[1], &segments[segments.len() - 1]);
+    // Half a block at the end: the writer was killed.
+    let file = std::fs::OpenOptions::new().write(true).open(&last.path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"\x01\x02\x03\x04GBLK", last.bytes).unwrap();
+    let torn = Finding::Torn { path: last.path.clone(), offset: last.bytes, bytes: 8 };
+    assert_eq!(findings(dir.path()).as_slice(), std::slice::from_ref(&torn));
+    assert!(verify(dir.path(), |_, _| ()).unwrap().is_sound());
+    // A segment that has gone.
+    std::fs::remove_file(&second.path).unwrap();
+    let count = second.next_sequence - second.first_sequence;
+    let gone = Finding::Missing {
+        path: segments[2].path.clone(),
+        session: 35,
+        first: second.first_sequence,
+        count,
+    };
+    assert_eq!(findings(dir.path()), [gone, torn]);
+    // One that was cut in the middle of a block.
+    let third = &segments[2];
+    let (offset, block) = blocks(&third.path)[3];
+    let file = std::fs::OpenOptions::new().write(true).open(&third.path).unwrap();
+    file.set_len(offset + 80).unwrap();
+    let found = findings(dir.path());
+    let cut = Finding::Unfinished { path: third.path.clone(), offset, bytes: 80 };
+    assert_eq!(found[1], cut, "{found:?}");
+    let lacks = (block.first_sequence, third.next_sequence - block.first_sequence);
+    assert!(found.iter().any(|found| found.messages() == Some(lacks)), "{found:?}");
+    assert!(found.iter().all(|found| !found.to_string().is_empty()));
+}
+
+#[test]
+fn an_index_that_lies_is_told_and_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = small().segment_bytes(1 << 20);
+    write(dir.path(), 1, 40_000, &options);
+    let segment = survey(dir.path()).unwrap()[0].path.clone();
+    let index = segment.with_extension("idx");
+    let sound = std::fs::read(&index).unwrap();
+    assert!(sound.len() > 64 + 10 * 32);
+    let is_index = |found: &[Finding]| matches!(found, [Finding::Index { .. }]);
+    let mut wrongs = vec![sound[..sound.len() - 32].to_vec(), sound[..sound.len() - 5].to_vec()];
+    wrongs.extend((0..sound.len()).step_by(131).map(|at| {
+        let mut bytes = sound.clone();
+        bytes[at] ^= 1;
+        bytes
+    }));
+    for wrong in wrongs {
+        std::fs::write(&index, wrong).unwrap();
+        assert!(is_index(&findings(dir.path())), "{:?}", findings(dir.path()));
+        rebuild_index(&segment).unwrap();
+        assert_eq!(std::fs::read(&index).unwrap(), sound);
+    }
+    std::fs::remove_file(&index).unwrap();
+    assert!(is_index(&findings(dir.path())));
+    rebuild_index(&segment).unwrap();
+    assert_eq!(findings(dir.path()), []);
+    // Nobody takes the index of a segment from its writer.
+    let (_log, _) = options.open(dir.path()).unwrap();
+    let last = survey(dir.path()).unwrap().last().unwrap().path.clone();
+    assert!(matches!(rebuild_index(&last), Err(LogError::WriterAlive { .. })));
+    assert!(matches!(rebuild_index(dir.path()), Err(LogError::Header { .. })));
+}
+
+#[test]
+fn beside_a_live_writer_nothing_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = small().retention(Retention { bytes: Some(512 << 10), age: None });
+    write(dir.path(), 1, 10, &options);
+    let directory = dir.path().to_path_buf();
+    let writer = std::thread::spawn(move || write(&directory, 11, 100_000, &options));
+    let mut checked = 0;
+    while !writer.is_finished() || checked == 0 {
+        let report = verify(dir.path(), |_, _| ()).unwrap();
+        assert!(report.is_sound(), "{report:?}");
+        let segments = survey(dir.path()).unwrap();
+        let joins = |pair: &[SegmentInfo]| pair[0].next_sequence <= pair[1].first_sequence;
+        assert!(segments.windows(2).all(joins));
+        checked += 1;
+    }
+    writer.join().unwrap();
+    let report = verify(dir.path(), |_, _| ()).unwrap();
+    assert!(report.is_sound() && report.messages < 100_000);
+}

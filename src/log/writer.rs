@@ -545,7 +545,7 @@ impl<D: Disk> LogWriter<D> {
 }
 
 /// Takes the lock of a log's writer.
-fn lock<D: Disk>(disk: &D, directory: &Path) -> Result<D::File, LogError> {
+pub(super) fn lock<D: Disk>(disk: &D, directory: &Path) -> Result<D::File, LogError> {
     let path = directory.join("writer.lock");
     let file = match disk.open(&path, true) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => disk.create(&path),
