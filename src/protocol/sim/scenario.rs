@@ -223,7 +223,7 @@ fn receiver(r: &mut Random, scenario: &Scenario, protocol: RequestProtocol) -> P
     let trusting = scenario.hostile_ns == 0;
     // Only the sender knows what was never sent, and waits for reports.
     let is_needed = scenario.servers == 0 || scenario.sender.flow != Flow::None || !trusting;
-    let options = ReceiverOptions {
+    let mut options = ReceiverOptions {
         join: one(r, &[Join::Now, Join::Oldest, Join::Sequence(first), Join::Sequence(first + 20)]),
         lines: scenario.lines,
         reorder_ns: one(r, &[0, 2_000, 50_000]),
@@ -245,6 +245,11 @@ fn receiver(r: &mut Random, scenario: &Scenario, protocol: RequestProtocol) -> P
         id: 1 + r.next() / 2,
         ..ReceiverOptions::default()
     };
+    // Where a server is gone and says nothing, what the others lack is given up: one message after
+    // the other while all gaps are in use.
+    if scenario.servers > 0 && options.give_up_ns > 30 * MS {
+        options.gaps_max = 2048;
+    }
     let (down, mut up) = (faults(r), faults(r));
     up.flip = one(r, &[0.0, 0.0, 0.01]);
     let up = if r.chance(0.5) { Faults { flip: up.flip, ..down.clone() } } else { up };
