@@ -1,40 +1,46 @@
 //! Our log: written, read, searched, opened after a crash, and joined. What suite `log` measures.
 
 mod append;
+mod join;
 mod library;
+mod publish;
+mod record;
 mod replay;
 mod restart;
 mod seek;
 
-use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, anyhow};
-use gapless::log::{LogOptions, LogWriter, Recovery};
+use anyhow::{Context, Result};
+use nix::sched::{sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 
 pub(crate) use append::Append;
+pub(crate) use join::Join;
+pub(crate) use publish::{Attached, Publish};
+pub(crate) use record::Record;
 pub(crate) use replay::Replay;
 pub(crate) use restart::{Doomed, Restart};
 pub(crate) use seek::{Key, Seek};
-
-use crate::partner::pin;
 
 /// The session of every log.
 const SESSION: u64 = 35;
 /// Messages between two looks at the clock, by writers: what a recorder takes from a ring at once.
 const BATCH: u64 = 256;
 
-/// Opens a log for writing. Its own thread, which syncs and makes files, gets the core `beside`: it
-/// would else have that of the thread that opens.
-fn open(options: &LogOptions, dir: &Path, beside: usize) -> Result<(LogWriter, Option<Recovery>)> {
-    std::thread::scope(|scope| {
-        let opening = scope.spawn(|| {
-            pin(beside);
-            options.open(dir)
-        });
-        let opened = opening.join().map_err(|_| anyhow!("the opening thread panicked"))?;
-        opened.context("open the log")
-    })
+/// Does something with both cores, so that threads which are started by it have both: a log's own
+/// thread would else stay on the core of whoever opens it. The caller is on its own one core
+/// afterwards.
+fn unpinned<T>(beside: usize, open: impl FnOnce() -> T) -> Result<T> {
+    let this = Pid::from_raw(0);
+    let own = sched_getaffinity(this).context("ask for this thread's core")?;
+    let mut both = own;
+    both.set(beside).context("name the other core")?;
+    // Not allowed, perhaps: the threads are then where this one is.
+    let _ = sched_setaffinity(this, &both);
+    let opened = open();
+    let _ = sched_setaffinity(this, &own);
+    Ok(opened)
 }
 
 /// The time as logs keep it.

@@ -16,6 +16,10 @@ const OWNER: &str = "owner";
 /// writers wait.
 const BURST_BYTES: u64 = 2 << 30;
 const BURST_BYTES_QUICK: u64 = 1 << 30;
+/// Messages that a late subscriber is behind.
+const BACKLOG: u64 = 10_000_000;
+const BACKLOG_QUICK: u64 = 1_000_000;
+
 /// What the cases of a suite that writes need to know; both sides of a run know the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Place {
@@ -32,6 +36,12 @@ impl Place {
     /// Bytes of the log that is searched and opened: 10 GiB, or two bursts in a quick measurement.
     pub(crate) fn library_bytes(&self) -> u64 {
         self.burst_bytes * if self.quick { 2 } else { 5 }
+    }
+
+    /// Messages that a late subscriber is behind; fewer if a burst does not hold as many.
+    pub(crate) fn backlog(&self) -> u64 {
+        let most = if self.quick { BACKLOG_QUICK } else { BACKLOG };
+        most.min(self.burst_bytes / 128)
     }
 
     /// Why so many bytes cannot be written here, if they cannot.

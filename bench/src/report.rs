@@ -127,10 +127,10 @@ impl Report {
         for (index, case) in cases.iter().enumerate() {
             for class in [Class::Near, Class::Far] {
                 let of_case = |run: &&Run| run.case == index;
-                let of_row = |run: &&Run| of_case(run) && (run.class == class || case.is_alone);
+                let of_row = |run: &&Run| of_case(run) && (run.class == class || case.any_class);
                 let of_row: Vec<&Run> = runs.iter().filter(of_row).collect();
                 let first = runs.iter().find(of_case);
-                let is_told = first.is_some_and(|first| !case.is_alone || first.class == class);
+                let is_told = first.is_some_and(|first| !case.any_class || first.class == class);
                 if !of_row.is_empty() && is_told {
                     rows.push(row(suite, &case.name, class, clock, &of_row));
                     merged.push(merge(&of_row)?);
@@ -299,8 +299,8 @@ fn compare(rows: &mut [Row], cases: &[Case]) {
         };
         let find = |name: &Option<String>| {
             let name = name.as_ref()?;
-            let is_alone = cases.iter().any(|case| case.name == *name && case.is_alone);
-            let fits = |other: &&Row| other.class == row.class || is_alone;
+            let any_class = cases.iter().any(|case| case.name == *name && case.any_class);
+            let fits = |other: &&Row| other.class == row.class || any_class;
             all.iter().filter(|other| other.case == *name).find(fits)
         };
         if let Some(floor) = find(&case.floor) {
@@ -409,10 +409,10 @@ mod tests {
     }
 
     #[test]
-    fn what_one_side_does_alone_has_one_row_whatever_the_class() {
+    fn what_no_class_matters_to_has_one_row() {
         let cases = [
-            Case::new("floor", LineScenario).alone(),
-            Case::new("ours", LineScenario).against("floor").alone(),
+            Case::new("floor", LineScenario).of_any_class(),
+            Case::new("ours", LineScenario).against("floor").of_any_class(),
             Case::new("peer", LineScenario).rival_of("ours"),
         ];
         let runs = [

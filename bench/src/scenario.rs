@@ -54,9 +54,9 @@ pub(crate) struct Case {
     /// The same work by the application's own threads, where agents stand between here.
     pub(crate) inline: Option<String>,
     pub(crate) partner: Partner,
-    /// Whether one side does all the work: then it does not matter how far apart the cores are, and
-    /// runs of both classes are one row.
-    pub(crate) is_alone: bool,
+    /// Whether it does not matter how far apart the cores are, since one side does all the work or
+    /// the disk takes most of the time: runs of both classes are then one row.
+    pub(crate) any_class: bool,
     pub(crate) scenario: Arc<dyn Scenario>,
 }
 
@@ -70,7 +70,7 @@ impl Case {
             lossfree: None,
             inline: None,
             partner: Partner::Process,
-            is_alone: false,
+            any_class: false,
             scenario: Arc::new(scenario),
         }
     }
@@ -100,8 +100,8 @@ impl Case {
         [&self.floor, &self.rival, &self.lossfree, &self.inline].into_iter().flatten()
     }
 
-    pub(crate) fn alone(mut self) -> Self {
-        self.is_alone = true;
+    pub(crate) fn of_any_class(mut self) -> Self {
+        self.any_class = true;
         self
     }
 

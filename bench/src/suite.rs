@@ -94,6 +94,29 @@ mod tests {
     }
 
     #[test]
+    fn the_log_and_what_it_is_judged_by_are_there() {
+        let cases = cases("log").unwrap();
+        for (name, floor) in [
+            ("floor/write/1024", None),
+            ("log/append/64", Some("floor/write/64")),
+            ("log/append/1024", Some("floor/write/1024")),
+            ("log/append-sync/64", Some("floor/write-sync/64")),
+            ("log/record/64", Some("floor/write/64")),
+            ("log/replay/64", Some("floor/read/64")),
+            ("log/replay/1024", Some("floor/read/1024")),
+            ("log/seek", None),
+            ("log/seek/time/cold", None),
+            ("log/restart", None),
+            ("log/join", None),
+            ("publish/recorder", Some("publish/consumer")),
+        ] {
+            let case = cases.iter().find(|case| case.name == name);
+            let case = case.unwrap_or_else(|| panic!("{name} is missing"));
+            assert_eq!(case.floor.as_deref(), floor, "{name}");
+        }
+    }
+
+    #[test]
     fn the_cases_that_targets_are_set_for_are_there() {
         let cases = cases("ipc").unwrap();
         for name in [

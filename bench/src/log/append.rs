@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use gapless::Flags;
 use gapless::log::{LogOptions, LogWriter, SyncPolicy};
 
-use super::{BATCH, SESSION, open, unix_ns};
+use super::{BATCH, SESSION, unix_ns, unpinned};
 use crate::control::Word;
 use crate::disk::{Burst, record_bytes};
 use crate::place::Place;
@@ -59,7 +59,9 @@ impl<const N: usize> Scenario for Append<N> {
         let place = session.place()?;
         let scratch = place.scratch()?;
         let options = LogOptions::new().sync(sync_policy(self.burst));
-        let (mut writer, _) = open(&options, &scratch.path().join("log"), session.beside)?;
+        let log = scratch.path().join("log");
+        let opened = unpinned(session.beside, || options.open(&log))?;
+        let (mut writer, _) = opened.context("open the log")?;
         writer.begin(SESSION, 1).context("begin")?;
         let record = record_bytes(N) as u64;
         let from = Instant::now();

@@ -16,7 +16,8 @@ use crate::control::Word;
 use crate::place::Place;
 use crate::scenario::{Outcome, Scenario, Session, histogram};
 
-/// Bytes that the writer has written into its segment when it is killed, at least: half of it.
+/// Bytes that the writer has written into its segment when it is killed, at least: half of it, if a
+/// burst is as large as that.
 const KILLED_AFTER_BYTES: u64 = 128 << 20;
 const PAYLOAD: [u8; 64] = [0x5a; 64];
 
@@ -25,6 +26,9 @@ const PAYLOAD: [u8; 64] = [0x5a; 64];
 pub(crate) struct Doomed {
     #[arg(long)]
     dir: PathBuf,
+    /// Bytes that it writes at least.
+    #[arg(long)]
+    bytes: u64,
 }
 
 impl Doomed {
@@ -34,7 +38,7 @@ impl Doomed {
             .context("ask to die with the parent")?;
         let (mut writer, _) = LogOptions::new().open(&self.dir).context("open the log")?;
         let (_, first) = writer.position().context("the log is empty")?;
-        let enough = first + KILLED_AFTER_BYTES / PAYLOAD.len() as u64;
+        let enough = first + self.bytes / PAYLOAD.len() as u64;
         for sequence in first.. {
             let now = unix_ns();
             writer.append(sequence, &PAYLOAD, Flags::WHOLE, now).context("append")?;
@@ -72,7 +76,8 @@ impl Restart {
     fn crash(library: Library, place: &Place) -> Result<()> {
         let program = std::env::current_exe().context("find this program")?;
         let mut command = Command::new(program);
-        command.arg("__doomed").arg("--dir").arg(library.dir(place));
+        let bytes = KILLED_AFTER_BYTES.min(place.burst_bytes / 4).to_string();
+        command.arg("__doomed").arg("--dir").arg(library.dir(place)).args(["--bytes", &bytes]);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut writer = Killed(command.spawn().context("start a writer")?);
         let said = writer.0.stdout.take().context("hear the writer")?;

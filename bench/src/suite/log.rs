@@ -4,7 +4,7 @@
 
 use crate::brokers::{self, Nats, Redis, Syncing};
 use crate::disk::{Burst, Copy, Read, Write};
-use crate::log::{Append, Key, Replay, Restart, Seek};
+use crate::log::{Append, Attached, Join, Key, Publish, Record, Replay, Restart, Seek};
 use crate::scenario::Case;
 
 pub(super) fn cases() -> Vec<Case> {
@@ -14,11 +14,21 @@ pub(super) fn cases() -> Vec<Case> {
     replays::<64>(&mut cases);
     replays::<1024>(&mut cases);
     for (suffix, key) in [("", Key::Sequence), ("/time", Key::Time)] {
-        cases.push(Case::new(format!("log/seek{suffix}"), Seek { key, cold: false }).alone());
-        cases.push(Case::new(format!("log/seek{suffix}/cold"), Seek { key, cold: true }).alone());
+        cases
+            .push(Case::new(format!("log/seek{suffix}"), Seek { key, cold: false }).of_any_class());
+        cases.push(
+            Case::new(format!("log/seek{suffix}/cold"), Seek { key, cold: true }).of_any_class(),
+        );
     }
-    cases.push(Case::new("log/restart", Restart { cold: false }).alone());
-    cases.push(Case::new("log/restart/cold", Restart { cold: true }).alone());
+    cases.push(Case::new("log/restart", Restart { cold: false }).of_any_class());
+    cases.push(Case::new("log/restart/cold", Restart { cold: true }).of_any_class());
+    cases.push(Case::new("log/join", Join).of_any_class());
+    let consumer = "publish/consumer";
+    cases.push(Case::new(consumer, Publish(Attached::Consumer)));
+    for (suffix, burst) in [("", Burst::Cached), ("-sync", Burst::Synced)] {
+        let publish = Publish(Attached::Recorder(burst));
+        cases.push(Case::new(format!("publish/recorder{suffix}"), publish).against(consumer));
+    }
     peers(&mut cases, 64);
     peers(&mut cases, 1024);
     cases
@@ -49,16 +59,18 @@ fn appends<const N: usize>(cases: &mut Vec<Case>) {
     let bursts = [("", Burst::Cached), ("-sync", Burst::Synced), ("-sustained", Burst::Sustained)];
     for (suffix, burst) in bursts {
         let floor = format!("floor/write{suffix}/{N}");
-        cases.push(Case::new(floor.clone(), Write { payload_bytes: N, burst }).alone());
+        cases.push(Case::new(floor.clone(), Write { payload_bytes: N, burst }).of_any_class());
         let append = Case::new(format!("log/append{suffix}/{N}"), Append::<N> { burst });
-        cases.push(append.against(floor).alone());
+        cases.push(append.against(floor.clone()).of_any_class());
+        let record = Case::new(format!("log/record{suffix}/{N}"), Record::<N> { burst });
+        cases.push(record.against(floor).of_any_class());
     }
 }
 
 /// What memory gives back.
 fn replays<const N: usize>(cases: &mut Vec<Case>) {
     let floor = format!("floor/read/{N}");
-    cases.push(Case::new(floor.clone(), Read::<N>).alone());
-    cases.push(Case::new(format!("floor/copy/{N}"), Copy::<N>).alone());
-    cases.push(Case::new(format!("log/replay/{N}"), Replay::<N>).against(floor).alone());
+    cases.push(Case::new(floor.clone(), Read::<N>).of_any_class());
+    cases.push(Case::new(format!("floor/copy/{N}"), Copy::<N>).of_any_class());
+    cases.push(Case::new(format!("log/replay/{N}"), Replay::<N>).against(floor).of_any_class());
 }
