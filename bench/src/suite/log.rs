@@ -14,14 +14,14 @@ pub(super) fn cases() -> Vec<Case> {
     replays::<64>(&mut cases);
     replays::<1024>(&mut cases);
     for (suffix, key) in [("", Key::Sequence), ("/time", Key::Time)] {
-        cases
-            .push(Case::new(format!("log/seek{suffix}"), Seek { key, cold: false }).of_any_class());
-        cases.push(
-            Case::new(format!("log/seek{suffix}/cold"), Seek { key, cold: true }).of_any_class(),
-        );
+        for (state, cold) in [("", false), ("/cold", true)] {
+            let seek = Case::new(format!("log/seek{suffix}{state}"), Seek { key, cold });
+            cases.push(seek.of_any_class());
+        }
     }
-    cases.push(Case::new("log/restart", Restart { cold: false }).of_any_class());
-    cases.push(Case::new("log/restart/cold", Restart { cold: true }).of_any_class());
+    for (state, cold) in [("", false), ("/cold", true)] {
+        cases.push(Case::new(format!("log/restart{state}"), Restart { cold }).of_any_class());
+    }
     cases.push(Case::new("log/join", Join).of_any_class());
     let consumer = "publish/consumer";
     cases.push(Case::new(consumer, Publish(Attached::Consumer)));
