@@ -1,5 +1,5 @@
-//! `publish/consumer`, `publish/recorder`: what a recorder at the ring costs its publisher. Messages
-//! are due at fixed times; latency is from then until a message is in the ring.
+//! `publish/consumer`, `publish/recorder`: what a recorder at the ring costs its publisher.
+//! Messages are due at fixed times; latency is from then until a message is in the ring.
 
 use std::hint::black_box;
 
