@@ -34,6 +34,8 @@
 //! | | 44 | 8 | messages that it missed at first, ever |
 //! | | 52 | 4 | window: how many bytes behind the first number it can take |
 //! | | 56 | 24 | receiver's name, UTF-8, padded with zeros |
+//! | | 80 | 0 or 8 | first message of an unbroken run that is durable on the receiver's host |
+//! | | 88 | 0 or 8 | last message of it; both numbers are left out if none is durable |
 //! | gone, the answer to a request for what is not held | 20 | 8 | first sequence that was asked for |
 //! | | 28 | 4 | how many |
 //! | | 32 | 8 | oldest sequence that is held |
@@ -67,6 +69,7 @@ const SOLICIT_BYTES: usize = 224;
 const ADVERTISEMENT_BYTES: usize = 40;
 const REQUEST_BYTES: usize = 40;
 const REPORT_BYTES: usize = 80;
+const REPORT_DURABLE_BYTES: usize = 96;
 const GONE_BYTES: usize = 48;
 const _: () = assert!(ADVERTISEMENT_BYTES + SERVERS_MAX * SERVER_BYTES <= SOLICIT_BYTES);
 const _: () = assert!(GONE_BYTES > HEADER_BYTES && REQUEST_BYTES > HEADER_BYTES);
@@ -159,6 +162,32 @@ pub struct Report {
     pub window_bytes: u32,
     /// Its name, padded with zeros.
     pub name: [u8; NAME_MAX_BYTES],
+    /// What is durable on its host, as far as it knows.
+    pub durable: Option<Durable>,
+}
+
+/// An unbroken run of messages that is on a host's disk, and would be there after a power cut as
+/// far as that host's recorder was told to care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Durable {
+    /// Sequence of the first.
+    pub first: u64,
+    /// Sequence of the last.
+    pub last: u64,
+}
+
+impl Durable {
+    /// Whether message `sequence` is one of them.
+    #[inline]
+    pub fn contains(&self, sequence: u64) -> bool {
+        (self.first..=self.last).contains(&sequence)
+    }
+
+    /// Those before message `end`.
+    pub(super) fn below(self, end: u64) -> Option<Self> {
+        let last = self.last.min(end.checked_sub(1)?);
+        (self.first <= last).then_some(Self { last, ..self })
+    }
 }
 
 /// Messages that a sender does not have.
@@ -260,7 +289,8 @@ impl<'a> Control<'a> {
             }
             3 if len >= REQUEST_BYTES => Body::Request(read_request(bytes)?),
             4 => {
-                exactly(REPORT_BYTES)?;
+                let longer = len > REPORT_BYTES;
+                exactly(if longer { REPORT_DURABLE_BYTES } else { REPORT_BYTES })?;
                 Body::Report(read_report(bytes))
             }
             5 => {
@@ -291,7 +321,9 @@ impl<'a> Control<'a> {
                 (2, ADVERTISEMENT_BYTES + count * SERVER_BYTES)
             }
             Body::Request(request) => (3, REQUEST_BYTES + request.bitmap.len()),
-            Body::Report(_) => (4, REPORT_BYTES),
+            // The short form is all that some senders know.
+            Body::Report(report) if report.durable.is_none() => (4, REPORT_BYTES),
+            Body::Report(_) => (4, REPORT_DURABLE_BYTES),
             Body::Gone(_) => (5, GONE_BYTES),
         };
         let packet = &mut buffer[..CONTROL_MAX_BYTES][..len];
@@ -331,6 +363,10 @@ impl<'a> Control<'a> {
                 put(44, &report.missed.to_be_bytes());
                 put(52, &report.window_bytes.to_be_bytes());
                 put(56, &report.name);
+                if let Some(durable) = &report.durable {
+                    put(80, &durable.first.to_be_bytes());
+                    put(88, &durable.last.to_be_bytes());
+                }
             }
             Body::Gone(gone) => {
                 put(20, &gone.first.to_be_bytes());
@@ -377,6 +413,8 @@ fn read_request(bytes: &[u8]) -> Result<Request<'_>, ControlError> {
 fn read_report(bytes: &[u8]) -> Report {
     let mut name = [0; NAME_MAX_BYTES];
     name.copy_from_slice(&bytes[56..80]);
+    let durable = (bytes.len() == REPORT_DURABLE_BYTES)
+        .then(|| Durable { first: u64_at(bytes, 80), last: u64_at(bytes, 88) });
     Report {
         receiver: u64_at(bytes, 20),
         next: u64_at(bytes, 28),
@@ -384,6 +422,7 @@ fn read_report(bytes: &[u8]) -> Report {
         missed: u64_at(bytes, 44),
         window_bytes: u32_at(bytes, 52),
         name,
+        durable: durable.filter(|run| run.first <= run.last),
     }
 }
 
@@ -391,24 +430,27 @@ fn read_report(bytes: &[u8]) -> Report {
 mod tests {
     use super::*;
 
-    fn bodies() -> [Body<'static>; 6] {
+    fn bodies() -> [Body<'static>; 7] {
         let mut servers = [None; SERVERS_MAX];
         servers[0] = Some("10.1.2.3:4567".parse().unwrap());
         servers[1] = Some("[2001:db8::1]:89".parse().unwrap());
         let name = *b"book\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+        let report = Report {
+            receiver: 1,
+            next: 2,
+            newest: 3,
+            missed: 4,
+            window_bytes: 5,
+            name,
+            durable: None,
+        };
         [
             Body::Solicit { receiver: 1 },
             Body::Advertisement(Advertisement { oldest: 2, next: 3, ended: true, servers }),
             Body::Request(Request { receiver: 1, first: 9, span: 70_000, bitmap: &[] }),
             Body::Request(Request { receiver: 1, first: 9, span: 12, bitmap: &[0b101, 0b1000] }),
-            Body::Report(Report {
-                receiver: 1,
-                next: 2,
-                newest: 3,
-                missed: 4,
-                window_bytes: 5,
-                name,
-            }),
+            Body::Report(report),
+            Body::Report(Report { durable: Some(Durable { first: 6, last: 7 }), ..report }),
             Body::Gone(Gone { first: 1, span: 2, oldest: 3, next: 4 }),
         ]
     }
@@ -441,6 +483,35 @@ mod tests {
         assert_eq!((wanted, request.end()), (vec![0, 2, 11], 21));
     }
 
+    /// A report as it was before it could say what is durable, and as it is with that.
+    const REPORT: &[u8; 80] = b"\xfeGAP\x01\x04\0\x500123456789\0\0\
+        \0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04\
+        \0\0\0\x05book\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+
+    #[test]
+    fn golden_bytes_of_a_report_in_both_lengths() {
+        let (session, bodies) = (Session(*b"0123456789"), bodies());
+        let mut buffer = [0; CONTROL_MAX_BYTES];
+        let len = Control { session, body: bodies[4] }.write(&mut buffer);
+        assert_eq!(&buffer[..len], REPORT);
+        let mut longer = [&REPORT[..], b"\0\0\0\0\0\0\0\x06\0\0\0\0\0\0\0\x07"].concat();
+        longer[7] = 96;
+        let len = Control { session, body: bodies[5] }.write(&mut buffer);
+        assert_eq!(&buffer[..len], longer);
+        // An older peer's says nothing of it; nor does a run that ends before it begins.
+        let read = |bytes: &[u8]| match Control::read(bytes).unwrap().body {
+            Body::Report(report) => report.durable,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((read(REPORT), read(&longer)), (None, Some(Durable { first: 6, last: 7 })));
+        longer[95] = 5;
+        assert_eq!(read(&longer), None);
+        longer.truncate(88);
+        longer[7] = 88;
+        let cut = ControlError::Length { kind: 4, len: 88 };
+        assert_eq!(Control::read(&longer), Err(cut));
+    }
+
     #[test]
     fn every_kind_of_damage_has_its_own_error() {
         let mut good = [0; CONTROL_MAX_BYTES];
@@ -467,7 +538,7 @@ mod tests {
         let mut random = 1_u64;
         for round in 0..20_000_usize {
             let mut buffer = [0; CONTROL_MAX_BYTES];
-            let body = bodies()[round % 6];
+            let body = bodies()[round % 7];
             let len = Control { session: Session([0; 10]), body }.write(&mut buffer);
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             buffer[4 + (random >> 33) as usize % (len - 4)] = (random >> 25) as u8;

@@ -7,7 +7,8 @@
 
 use std::net::SocketAddr;
 
-use super::control::{NAME_MAX_BYTES, Report};
+use super::control::{Durable, NAME_MAX_BYTES, Report};
+use super::durable::replace;
 
 /// How far the sender may run ahead of its receivers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -40,6 +41,8 @@ pub struct ReceiverView {
     pub missed: u64,
     /// Time since its last report, ns.
     pub silent_ns: u64,
+    /// What is durable on its host, as far as it said.
+    pub durable: Option<Durable>,
 }
 
 #[derive(Clone, Debug)]
@@ -56,6 +59,7 @@ struct Receiver {
     moved_at: u64,
     /// It stood still for too long, and is not waited for.
     is_stuck: bool,
+    durable: Option<Durable>,
 }
 
 /// Everyone who reports, and how far that lets the sender go.
@@ -87,7 +91,7 @@ impl Receivers {
     }
 
     /// Notes a report. `passed` is the cost of everything in front of the message it waits for,
-    /// `sent` that of everything.
+    /// `sent` that of everything. True if something else is durable on that host than before.
     pub(crate) fn on_report(
         &mut self,
         report: &Report,
@@ -95,8 +99,9 @@ impl Receivers {
         passed: u64,
         sent: u64,
         now: u64,
-    ) {
+    ) -> bool {
         let limit = passed.saturating_add(report.window_bytes.into());
+        let mut is_news = report.durable.is_some();
         let known = self.table.iter_mut().find(|receiver| receiver.id == report.receiver);
         if let Some(receiver) = known {
             // A report that was overtaken by a later one says nothing new.
@@ -111,6 +116,7 @@ impl Receivers {
             }
             receiver.missed = receiver.missed.max(report.missed);
             (receiver.address, receiver.heard_at) = (from, now);
+            is_news = replace(&mut receiver.durable, report.durable);
         } else if self.table.len() < self.max || self.make_room(now) {
             self.table.push(Receiver {
                 id: report.receiver,
@@ -122,13 +128,20 @@ impl Receivers {
                 heard_at: now,
                 moved_at: now,
                 is_stuck: false,
+                durable: report.durable,
             });
             self.forget_at = self.forget_at.min(now.saturating_add(self.timeout_ns));
         } else {
             self.refused += 1;
-            return;
+            return false;
         }
         self.settle();
+        is_news
+    }
+
+    /// What is durable on the hosts of those who report.
+    pub(crate) fn durable(&self) -> impl Iterator<Item = Durable> + Clone + '_ {
+        self.table.iter().filter_map(|receiver| receiver.durable)
     }
 
     /// Forgets, of those who have not got further for too long, the one for which that is longest.
@@ -223,6 +236,7 @@ impl Receivers {
             lag_messages: next.saturating_sub(receiver.next),
             missed: receiver.missed,
             silent_ns: now.saturating_sub(receiver.heard_at),
+            durable: receiver.durable,
         })
     }
 
@@ -266,6 +280,7 @@ mod tests {
             missed: 0,
             window_bytes,
             name: name_bytes("réceiver-with-a-long-name"),
+            durable: None,
         }
     }
 

@@ -248,7 +248,7 @@ impl Receiver {
         self.joining = None;
         self.gaps.clear();
         self.store.clear();
-        self.doubted = None;
+        (self.doubted, self.durable) = (None, None);
         self.arbiter.restart();
         (self.ends_at, self.end_told) = (None, false);
         self.requests.restart();

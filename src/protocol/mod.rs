@@ -18,6 +18,7 @@
 mod answer;
 mod arbiter;
 pub mod control;
+mod durable;
 pub mod envelope;
 mod extent;
 mod flow;
@@ -42,7 +43,7 @@ mod tests;
 use std::net::SocketAddr;
 
 pub use arbiter::LineCounts;
-pub use control::{Control, ControlError};
+pub use control::{Control, ControlError, Durable};
 pub use envelope::{Envelope, EnvelopeError};
 pub use flow::{Flow, ReceiverView};
 pub use mold::{Header, Messages, Packet, PacketError, Session};

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::arbiter::{Arbiter, LineCounts};
+use super::control::Durable;
 use super::gap::Gaps;
 use super::join::{Joining, PAST_SESSIONS, Past};
 use super::mold::{BLOCK_HEADER_BYTES, Messages, Packet, Session};
@@ -125,6 +126,8 @@ pub struct Receiver {
     pub(super) end_told: bool,
     pub(super) requests: Requests,
     pub(super) counts: ReceiverCounts,
+    /// What is durable on this host, of this session.
+    pub(super) durable: Option<Durable>,
     repairs: VecDeque<u64>,
 }
 
@@ -153,6 +156,7 @@ impl Receiver {
             end_told: false,
             requests: Requests::new(&options),
             counts: ReceiverCounts::default(),
+            durable: None,
             repairs: VecDeque::with_capacity(REPAIRS_MAX),
             options,
         })

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use super::control::{
-    BITMAP_MAX_BYTES, Body, CONTROL_MAX_BYTES, Control, Report, Request, SERVERS_MAX,
+    BITMAP_MAX_BYTES, Body, CONTROL_MAX_BYTES, Control, Durable, Report, Request, SERVERS_MAX,
 };
+use super::durable::replace;
 use super::flow::name_bytes;
 use super::mold::{HEADER_BYTES, Header, Session};
 use super::options::{ReceiverOptions, RequestProtocol};
@@ -14,6 +15,8 @@ use super::{PACKET_COST_BYTES, To, Transmit};
 
 /// An answer is never taken for late sooner than this, ns.
 const RETRY_MIN_NS: u64 = 20_000;
+/// What has become durable is reported no more often than this, ns, unless a report is due.
+const DURABLE_REPORT_NS: u64 = 1_000_000;
 /// Most messages that a bitmap can speak of.
 const BITMAP_MAX_MESSAGES: u64 = BITMAP_MAX_BYTES as u64 * 8;
 
@@ -40,6 +43,7 @@ pub(super) struct Requests {
     /// What has arrived since the last report, as the sender reckons it.
     unreported: u64,
     reported_next: u64,
+    reported_durable: Option<Durable>,
 }
 
 impl Requests {
@@ -62,11 +66,13 @@ impl Requests {
             reported_at: 0,
             unreported: 0,
             reported_next: 0,
+            reported_durable: None,
         }
     }
 
     pub(super) fn restart(&mut self) {
         (self.unreported, self.reported_next, self.report_at) = (0, 0, 0);
+        self.reported_durable = None;
         self.walk = None;
         self.advertised.clear();
     }
@@ -176,11 +182,11 @@ impl Receiver {
         own.iter().copied().chain(lines).chain(others)
     }
 
-    /// Where data last came from, if that may be asked.
+    /// Where data last came from.
     fn source(&self) -> Option<SocketAddr> {
         let lines = self.sources.iter().zip(&self.line_heard_at);
         let last = lines.filter(|(source, _)| source.is_some()).max_by_key(|(_, at)| **at)?;
-        last.0.filter(|_| self.options.ask_source)
+        *last.0
     }
 
     fn server(&self, index: usize) -> Option<SocketAddr> {
@@ -305,14 +311,17 @@ impl Receiver {
     /// Tells the sender how far this receiver is.
     #[cold]
     fn report(&mut self, now: u64, buffer: &mut [u8]) -> Option<Transmit> {
-        let progress = self.next != self.requests.reported_next;
+        let progress = self.next != self.requests.reported_next
+            || self.durable != self.requests.reported_durable;
         let wait = self.options.report_ns.saturating_mul(if progress { 1 } else { 100 });
         self.requests.report_at = now.saturating_add(wait);
         self.requests.unreported = 0;
         let session = self.session.filter(|_| self.options.report_ns > 0)?;
         (self.requests.reported_next, self.requests.reported_at) = (self.next, now);
+        self.requests.reported_durable = self.durable;
         // The sender itself has to hear it, whoever else can repeat.
-        let source = self.source().or_else(|| self.servers().next());
+        let may_be_told = self.options.ask_source || self.durable.is_some();
+        let source = self.source().filter(|_| may_be_told).or_else(|| self.servers().next());
         let server = source?;
         let body = Body::Report(Report {
             receiver: self.requests.id,
@@ -321,6 +330,7 @@ impl Receiver {
             missed: self.counts.missed,
             window_bytes: self.options.window_bytes,
             name: name_bytes(&self.options.name),
+            durable: self.durable,
         });
         self.counts.reports += 1;
         Self::peer(server, Control { session, body }.write(buffer))
@@ -332,5 +342,26 @@ impl Receiver {
         if self.next != self.requests.reported_next && self.newest == self.next {
             self.requests.report_at = self.requests.report_at.min(now.max(rested));
         }
+    }
+
+    /// Messages from `first` to `last` of the session are durable on this host: said in the reports
+    /// from now on, for the sender's [`stable_sequence`](super::Sender::stable_sequence). Such a
+    /// report leaves at once, but not within a millisecond of the one before. It goes to where the
+    /// data comes from, even if that is not to be asked for repair.
+    ///
+    /// What has not been handed over yet is left out, and what reaches less far than what was said
+    /// before is ignored. A new session starts with nothing. Without reports
+    /// ([`report_ns`](super::ReceiverOptions::report_ns) 0) nothing is said.
+    pub fn set_durable(&mut self, first: u64, last: u64) {
+        let run = Durable { first, last }.below(self.next).filter(|_| self.session().is_some());
+        if replace(&mut self.durable, run) {
+            let rested = self.requests.reported_at + DURABLE_REPORT_NS.min(self.options.report_ns);
+            self.requests.report_at = self.requests.report_at.min(rested);
+        }
+    }
+
+    /// What is durable on this host, of the session that is being received, as far as it was said.
+    pub fn durable(&self) -> Option<Durable> {
+        self.durable
     }
 }

@@ -13,7 +13,8 @@ use gapless_shm::{Consumer, LookBack, Mapped, Memory, PollError};
 use thiserror::Error;
 
 use super::answer::{Answers, Note};
-use super::control::{Body, Control, Request, is_control};
+use super::control::{Body, Control, Durable, Report, Request, is_control};
+use super::durable::Stable;
 use super::flow::{ReceiverView, Receivers};
 use super::history::{History, Sent};
 use super::mold::{self, BLOCK_HEADER_BYTES, HEADER_BYTES, Header, Session};
@@ -99,6 +100,7 @@ pub struct Sender<M: Memory = Mapped> {
     pub(super) consumer: Consumer<M>,
     pub(super) history: History,
     receivers: Receivers,
+    stable: Stable,
     pub(super) answers: Answers,
     /// Everything below this has arrived wherever it must.
     confirmed: u64,
@@ -147,6 +149,7 @@ impl<M: Memory> Sender<M> {
                 options.receiver_timeout_ns,
                 options.receivers_max,
             ),
+            stable: Stable::new(consumer.next_sequence(), options.receivers_max),
             confirmed: u64::MAX,
             kept_from: 0,
             cost: 0,
@@ -202,6 +205,39 @@ impl<M: Memory> Sender<M> {
         (self.receivers.len(), self.receivers.silenced, self.receivers.lag(self.next_sequence()))
     }
 
+    /// The message up to which everything that this sender sent is durable on at least `k` hosts:
+    /// those of the receivers that say so in their reports, and this one if
+    /// [`set_local_durable`](Self::set_local_durable) says so. 0 if there is none, as while fewer
+    /// hosts report; with `k` 0, the last message sent.
+    ///
+    /// It never goes down. What was durable on `k` hosts still is when they have left: what a disk
+    /// holds does not depend on who reports it. A host that lost a message, or joined behind it,
+    /// does not count until others have carried the number past that; of single messages behind it,
+    /// ask [`is_stable`](Self::is_stable).
+    ///
+    /// A few nanoseconds if nothing was reported since it was last asked for this `k`; otherwise
+    /// the receivers are sorted.
+    pub fn stable_sequence(&mut self, k: usize) -> u64 {
+        if k == 0 {
+            return self.next_sequence().saturating_sub(1);
+        }
+        self.stable.last(k, self.receivers.durable())
+    }
+
+    /// Whether message `sequence` was sent and is durable on at least `k` hosts of those that
+    /// report now, or was found so by [`stable_sequence`](Self::stable_sequence).
+    pub fn is_stable(&self, sequence: u64, k: usize) -> bool {
+        sequence < self.next_sequence()
+            && self.stable.contains(sequence, k, self.receivers.durable())
+    }
+
+    /// Messages from `first` to `last` are durable on the sender's own host, which then counts as
+    /// one. What reaches less far than what was said before is ignored.
+    pub fn set_local_durable(&mut self, first: u64, last: u64) {
+        let next = self.next_sequence();
+        self.stable.set_local(Durable { first, last }, next);
+    }
+
     /// Ends the session behind the last message of the ring: call it when no more will come, and
     /// go on polling until [`is_done`](Self::is_done).
     pub fn end(&mut self, now: u64) {
@@ -254,26 +290,31 @@ impl<M: Memory> Sender<M> {
                 self.note(from, Note::Advertise, now);
             }
             Body::Request(request) if ours => self.take_request(from, request, false, now),
-            Body::Report(report) if ours => {
-                self.counts.reports += 1;
-                let next = self.next_sequence();
-                // Nobody can have what was not sent.
-                let report = super::control::Report { next: report.next.min(next), ..*report };
-                let passed = if report.next == next {
-                    self.cost
-                } else {
-                    self.history.find(report.next).map_or(0, |sent| sent.cost)
-                };
-                self.receivers.on_report(&report, from, passed, self.cost, now);
-                self.confirmed = self.receivers.confirmed();
-                self.let_go();
-            }
+            Body::Report(report) if ours => self.on_report(from, report, now),
             Body::Solicit { .. } | Body::Request(_) | Body::Report(_) => {
                 self.counts.requests_odd += 1;
             }
             // Other senders' answers are not for us.
             Body::Advertisement(_) | Body::Gone(_) => self.counts.malformed += 1,
         }
+    }
+
+    fn on_report(&mut self, from: SocketAddr, report: &Report, now: u64) {
+        self.counts.reports += 1;
+        let next = self.next_sequence();
+        // Nobody can have what was not sent.
+        let durable = report.durable.and_then(|run| run.below(next));
+        let report = Report { next: report.next.min(next), durable, ..*report };
+        let passed = if report.next == next {
+            self.cost
+        } else {
+            self.history.find(report.next).map_or(0, |sent| sent.cost)
+        };
+        if self.receivers.on_report(&report, from, passed, self.cost, now) {
+            self.stable.on_change();
+        }
+        self.confirmed = self.receivers.confirmed();
+        self.let_go();
     }
 
     /// Makes the next datagrams to send, if there is anything to send: call it until it has

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use super::stream::Book;
 use crate::protocol::control::{
-    Advertisement, Body, CONTROL_MAX_BYTES, Control, Gone, Report, Request, SERVERS_MAX,
+    Advertisement, Body, CONTROL_MAX_BYTES, Control, Durable, Gone, Report, Request, SERVERS_MAX,
 };
 use crate::protocol::{Header, Random, Session};
 
@@ -82,6 +82,7 @@ pub(super) fn packet(random: &mut Random, target: &Target<'_>) -> (Port, Vec<u8>
                 missed: random.next(),
                 window_bytes: random.next() as u32,
                 name: [r as u8; 24],
+                durable: (r & 1 == 0).then_some(Durable { first: near, last: far }),
             };
             (Port::Requests, control(session, Body::Report(report)))
         }

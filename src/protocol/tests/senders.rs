@@ -46,7 +46,17 @@ fn solicit() -> Vec<u8> {
 
 fn report(receiver: u64, next: u64, window_bytes: u32) -> Vec<u8> {
     let name = [0; control::NAME_MAX_BYTES];
-    let report = control::Report { receiver, next, newest: next, missed: 0, window_bytes, name };
+    let (newest, missed, durable) = (next, 0, None);
+    let report = control::Report { receiver, next, newest, missed, window_bytes, name, durable };
+    control(SESSION, control::Body::Report(report))
+}
+
+/// A report by a receiver that has `next - 1` messages, of which those of `run` are durable.
+fn durable_report(receiver: u64, next: u64, run: [u64; 2]) -> Vec<u8> {
+    let name = [0; control::NAME_MAX_BYTES];
+    let (newest, missed, window_bytes) = (next, 0, 1 << 20);
+    let durable = Some(Durable { first: run[0], last: run[1] });
+    let report = control::Report { receiver, next, newest, missed, window_bytes, name, durable };
     control(SESSION, control::Body::Report(report))
 }
 
@@ -265,4 +275,96 @@ fn a_hold_up_is_counted_once() {
         let next = pair.sender.next_sequence();
         pair.sender.on_datagram(peer(1), &report(7, next, 1), pair.now);
     }
+}
+
+#[test]
+fn what_is_durable_on_k_hosts_never_becomes_less() {
+    let options = SenderOptions { receiver_timeout_ns: 1_000_000, ..Default::default() };
+    let mut pair = Pair::new(options, ReceiverOptions::default());
+    for n in 1..=100 {
+        pair.publish(n);
+    }
+    assert_eq!(pair.sender.stable_sequence(0), 0, "nothing was sent");
+    pair.sent();
+    let stable = |pair: &mut Pair| [0, 1, 2, 3].map(|k| pair.sender.stable_sequence(k));
+    assert_eq!(stable(&mut pair), [100, 0, 0, 0]);
+    for (receiver, run) in [(1, [1, 40]), (2, [1, 60]), (3, [1, 1000]), (4, [7, 3])] {
+        pair.sender.on_datagram(peer(1), &durable_report(receiver, 101, run), pair.now);
+    }
+    assert_eq!(stable(&mut pair), [100, 100, 60, 40]);
+    // One that was overtaken, one of a peer that says nothing of it, and the own host's.
+    pair.sender.on_datagram(peer(1), &durable_report(2, 90, [1, 50]), pair.now);
+    pair.sender.on_datagram(peer(1), &report(1, 101, 1 << 20), pair.now);
+    pair.sender.set_local_durable(1, 50);
+    assert_eq!(stable(&mut pair), [100, 100, 60, 50]);
+    // All leave, and one comes back that has less.
+    pair.now += 2_000_000;
+    pair.sent();
+    assert_eq!(pair.sender.receiver_counts().0, 0);
+    pair.sender.on_datagram(peer(1), &durable_report(2, 101, [1, 30]), pair.now);
+    assert_eq!(stable(&mut pair), [100, 100, 60, 50]);
+    assert!(pair.sender.is_stable(60, 2) && !pair.sender.is_stable(61, 2));
+    assert!(pair.sender.is_stable(100, 1) && !pair.sender.is_stable(101, 0));
+}
+
+#[test]
+fn a_receiver_says_what_is_durable_and_no_more_often_than_needed() {
+    let mut pair = pair();
+    pair.run(5_000);
+    for n in 1..=100 {
+        pair.publish(n);
+    }
+    pair.run(100_000_000); // reports rest by now
+    pair.receiver.set_durable(1, 70);
+    pair.run(5_000);
+    assert_eq!(pair.sender.stable_sequence(1), 70, "at once");
+    let reports = pair.receiver.counts().reports;
+    for step in 0..20_000 {
+        pair.receiver.set_durable(1, 71 + step / 1000);
+        pair.run(1_000);
+    }
+    assert!(pair.receiver.counts().reports <= reports + 21);
+    assert_eq!(pair.sender.stable_sequence(1), 90);
+    // What it did not hand over is nothing that it has.
+    pair.receiver.set_durable(1, 5000);
+    pair.receiver.set_durable(1, 80);
+    assert_eq!(pair.receiver.durable(), Some(Durable { first: 1, last: 100 }));
+    pair.run(2_000_000);
+    assert_eq!(pair.sender.stable_sequence(1), 100);
+    let view = pair.sender.receivers(pair.now).next().unwrap();
+    assert_eq!(view.durable, Some(Durable { first: 1, last: 100 }));
+}
+
+#[test]
+fn what_is_durable_of_one_session_is_not_of_the_next() {
+    let mut pair = pair();
+    pair.run(5_000);
+    pair.publish(1);
+    pair.run(5_000);
+    pair.receiver.set_durable(1, 1);
+    assert!(pair.receiver.durable().is_some());
+    let next = Session(*b"TEST000002");
+    let header = Header { session: next, sequence: 5, count: mold::HEARTBEAT }.to_bytes();
+    pair.receive(To::Stream, &header);
+    pair.receiver.set_durable(1, 1); // its beginning is not known yet
+    let servers = [None; control::SERVERS_MAX];
+    let body = control::Advertisement { oldest: 5, next: 5, ended: false, servers };
+    let answer = control(next, control::Body::Advertisement(body));
+    pair.receive(To::Peer(receiver_address()), &answer);
+    assert_eq!((pair.receiver.session(), pair.receiver.durable()), (Some(next), None));
+}
+
+#[test]
+fn the_sender_hears_what_is_durable_though_others_repeat() {
+    let options =
+        ReceiverOptions { servers: vec![peer(9)], ask_source: false, ..Default::default() };
+    let mut receiver = Receiver::new(options).unwrap();
+    let bytes = Header { session: SESSION, sequence: 8, count: mold::HEARTBEAT }.to_bytes();
+    receiver.on_datagram(0, sender_address(), &bytes, 0, &mut |_| true);
+    let mut buffer = [0; control::CONTROL_MAX_BYTES];
+    let mut told = |receiver: &mut Receiver, now| receiver.poll_transmit(now, &mut buffer);
+    assert_eq!(told(&mut receiver, 0).unwrap().to, To::Peer(peer(9)));
+    receiver.set_durable(1, 7);
+    assert_eq!(told(&mut receiver, 1_000_000).unwrap().to, To::Peer(sender_address()));
+    assert_eq!(told(&mut receiver, 1_000_000), None);
 }
