@@ -2,10 +2,11 @@
 //! between rings and the wire, bad lines between them.
 
 use std::net::UdpSocket;
+use std::path::Path;
 
 use gapless::net::{Backend, Direction, Faults, Faulty, Network, SocketSet};
 use gapless::protocol::{Control, Event, Session, control};
-use gapless::shm::ConsumerOptions;
+use gapless::shm::{ConsumerOptions, Counters, CountersOptions, CountersReader};
 use gapless::wire::{Inlet, ReceiverAgent, SenderAgent, WireError};
 use gapless::{
     Address, Agent, PollError, PublishError, Publisher, ShmAddress, Subscriber, UdpAddress,
@@ -315,4 +316,66 @@ fn who_cannot_be_answered_stops_nobody() {
         publisher.try_publish(&n.to_be_bytes()).unwrap();
         publisher.poll().unwrap();
     }
+}
+
+/// The page of a recorder that has messages 1 to `last` on disk.
+fn recorder(directory: &Path, session: u64, last: u64) -> Counters {
+    let labels = ["session", "first-sequence", "durable-sequence"];
+    let options = CountersOptions::new().directory(directory);
+    let mut page = options.open("orders.recorder", "recorder", &labels, &[]).unwrap();
+    for (index, value) in [session, 1, last].into_iter().enumerate() {
+        page.set(index, value);
+    }
+    page
+}
+
+#[test]
+fn a_sender_knows_what_is_on_the_disks_of_other_hosts() {
+    let dirs = [0; 3].map(|_| tempfile::tempdir().unwrap());
+    let ports = [free_port(), free_port()];
+    let mut receivers = [0, 1].map(|host| {
+        let from = udp(&format!("udp:127.0.0.1:{}?durable=yes&request=none", ports[host]));
+        let to = shm(&format!("shm:orders?capacity=1M&dir={}", dirs[host].path().display()));
+        ReceiverAgent::open(&from, &to).unwrap()
+    });
+    let dir = dirs[2].path();
+    let to =
+        format!("udp:127.0.0.1:{}?also=127.0.0.1:{}&durable=yes&stats=out", ports[0], ports[1]);
+    let error = Publisher::open(&to).err().unwrap();
+    assert!(error.to_string().contains("ring=NAME"), "{error}");
+    let to = format!("{to}&ring=orders&dir={}", dir.display());
+    let mut publisher = Publisher::open(&to).unwrap();
+    let session = publisher.producer().session();
+    for n in 1..=100 {
+        publisher.try_publish(&payload(n)).unwrap();
+    }
+    let mut pages = Vec::new();
+    for (host, last) in [(0, 60), (1, 40), (2, 20)] {
+        pages.push(recorder(dirs[host].path(), session, last));
+    }
+    let mut run_until = |publisher: &mut Publisher, expected: [u64; 3]| loop {
+        publisher.poll().unwrap();
+        for receiver in &mut receivers {
+            receiver.duty_cycle().unwrap();
+        }
+        let sender = publisher.sender().unwrap();
+        let stable = [1, 2, 3].map(|k| sender.stable_sequence(k));
+        assert!(stable.iter().zip(expected).all(|(found, expected)| *found <= expected));
+        if stable == expected {
+            return;
+        }
+    };
+    run_until(&mut publisher, [60, 40, 20]);
+    let sender = publisher.sender().unwrap();
+    assert!(sender.is_stable(40, 2) && !sender.is_stable(41, 2));
+    pages[1].set(2, 80);
+    run_until(&mut publisher, [80, 60, 20]);
+    // What this session has not brought here is another's.
+    pages[0].set(0, session + 1);
+    pages[0].set(2, 100);
+    pages[2].set(2, 70);
+    run_until(&mut publisher, [80, 70, 60]);
+    publisher.close().unwrap();
+    let snapshot = CountersReader::open(dir, "out").unwrap().snapshot().unwrap();
+    assert_eq!(snapshot.counter("stable-1"), Some(80));
 }

@@ -233,13 +233,14 @@ impl Counters {
         self.words.add(self.counter(index), n);
     }
 
-    /// Sets a counter, as a gauge: queue lengths, sequence numbers.
+    /// Sets a counter, as a gauge: queue lengths, sequence numbers. Who sees the value by
+    /// [`CountersReader::value`](crate::CountersReader::value) sees all that were set before it.
     ///
     /// # Panics
     /// If there is no counter `index`.
     #[inline]
     pub fn set(&mut self, index: usize, value: u64) {
-        self.words.store(self.counter(index), value);
+        self.words.show(self.counter(index), value);
     }
 
     /// The value of a counter.

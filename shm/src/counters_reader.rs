@@ -129,6 +129,31 @@ impl CountersReader {
         directory::is_current(&self.file, &self.path)
     }
 
+    /// Index of the counter of that label.
+    pub fn index_of(&self, label: &str) -> Option<usize> {
+        self.header.counters.iter().position(|found| found == label)
+    }
+
+    /// The value of a counter, for who looks often: no allocation, no system call. `None` if there
+    /// is no counter `index`. Whatever the writer [set](crate::Counters::set) before it set the
+    /// value seen is seen by later calls, too.
+    ///
+    /// ```
+    /// use gapless_shm::{CountersOptions, CountersReader};
+    /// # let dir = tempfile::tempdir()?;
+    /// let options = CountersOptions::new().directory(dir.path());
+    /// let mut counters = options.open("prices", "sender", &["messages"], &[])?;
+    /// let reader = CountersReader::open(dir.path(), "prices")?;
+    /// let index = reader.index_of("messages").ok_or("no such counter")?;
+    /// counters.set(0, 3);
+    /// assert_eq!(reader.value(index), Some(3));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn value(&self, index: usize) -> Option<u64> {
+        (index < self.header.counters.len()).then(|| self.words.seen(counter_offset(index)))
+    }
+
     /// The page as it is now.
     ///
     /// # Errors

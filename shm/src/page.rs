@@ -202,8 +202,20 @@ impl Words {
         }
     }
 
-    // Relaxed, as every access to these words: they are numbers to be looked at, and nothing else
-    // is concluded from them.
+    /// Sets a word behind all that were set before.
+    #[inline(always)]
+    pub(crate) fn show(&self, offset: usize, value: u64) {
+        self.word(offset).store(value, Ordering::Release); // pairs with: COUNTER
+    }
+
+    /// A word, and with it all that were set before it was.
+    #[inline(always)]
+    pub(crate) fn seen(&self, offset: usize) -> u64 {
+        self.word(offset).load(Ordering::Acquire) // pairs with: COUNTER
+    }
+
+    // Relaxed, as every other access to these words: they are numbers to be looked at, and nothing
+    // else is concluded from them.
     #[inline(always)]
     pub(crate) fn load(&self, offset: usize) -> u64 {
         self.word(offset).load(Ordering::Relaxed)

@@ -75,6 +75,9 @@ fn what_is_counted_is_read_and_reading_changes_nothing() {
     let values = LABELS.map(|label| snapshot.counter(label));
     assert_eq!(values, [Some(1000), Some(100_000), Some(7)]);
     assert_eq!(snapshot.counter("none"), None);
+    let indices = LABELS.map(|label| reader.index_of(label).unwrap());
+    assert_eq!(indices.map(|index| reader.value(index)), values);
+    assert_eq!((reader.index_of("none"), reader.value(LABELS.len())), (None, None));
     let repair = snapshot.histogram("repair_ns").unwrap();
     assert_eq!((repair.count, repair.max_ns, repair.mean_ns()), (1000, 1000, Some(500)));
     let median = repair.quantile_ns(0.5).unwrap();

@@ -42,6 +42,7 @@ use crate::protocol::{Flow, Join, ReceiverOptions, RequestProtocol, SenderOption
 /// | `repair` | `gapless`, `mold`: how to ask | subscriber |
 /// | `backend` | `auto`, `socket`, `uring` | both |
 /// | `rcvbuf`, `sndbuf` | socket buffers, bytes (4M, 1M) | both |
+/// | `durable` | `yes`: what the recorder of this host's ring says is on disk counts for [`stable_sequence`](crate::wire::SenderAgent::stable_sequence); needs `ring` in a publisher, and a [`ReceiverAgent`](crate::wire::ReceiverAgent), which reports it to the sender whatever `request` says | both |
 /// | `dscp` | class of service, 0 to 63 | both |
 /// | `busypoll` | µs that the kernel polls the device | both |
 /// | `coalesce` | `no`: neither GSO nor GRO | both |
@@ -76,6 +77,8 @@ pub struct UdpAddress {
     /// Whether `max` was given: otherwise a ring takes what fits a datagram.
     pub(crate) ring_has_max: bool,
     pub(crate) counters: Option<String>,
+    /// Whether the ring's recorder is asked what is on disk.
+    pub(crate) durable: bool,
 }
 
 impl UdpAddress {
@@ -190,6 +193,7 @@ pub(super) fn parse(input: &Input<'_>, rest: &str) -> Result<UdpAddress, Address
         },
         ring_has_max: false,
         counters: None,
+        durable: false,
     };
     for (key, value) in input.options(options)? {
         let taken = set_place(input, &mut address, key, value)?
@@ -277,6 +281,7 @@ fn set_place(
                 [("auto", Backend::Auto), ("socket", Backend::Socket), ("uring", Backend::Uring)];
             address.backend = input.word(value, &backends)?;
         }
+        "durable" => address.durable = input.yes(value)?,
         "stats" => {
             if let Err(error) = gapless_shm::ring_path("".as_ref(), value) {
                 return Err(input.error(value, error.to_string()));
@@ -405,7 +410,7 @@ fn set_ring(
             "unknown option; known: iface, b, ifaceb, also, bind, ttl, loop, datagram, flow, \
              heartbeat, linger, ring, anysession, request, source, session, from, name, reorder, \
              skew, backoff, retry, giveup, store, repair, backend, rcvbuf, sndbuf, dscp, busypoll, \
-             coalesce, envelope, topic, publisher, stats; of the ring: {}",
+             coalesce, durable, envelope, topic, publisher, stats; of the ring: {}",
             RING.join(", ")
         ),
     ))
@@ -458,7 +463,7 @@ mod tests {
                     10.0.0.10:7&source=10.0.0.9&session=0123456789&from=oldest&name=book\
                     &reorder=20us&skew=3ms&backoff=7&retry=1ms&giveup=10s&store=1M&repair=mold\
                     &backend=socket&rcvbuf=16M&sndbuf=2M&dscp=46&busypoll=50&coalesce=no\
-                    &envelope=yes&stats=feed&capacity=1M&wait=yield&anysession=yes";
+                    &envelope=yes&stats=feed&capacity=1M&wait=yield&anysession=yes&durable=yes";
         let udp = parsed(text);
         assert_eq!((udp.text(), udp.name()), (text, "239.1.2.3:9000"));
         assert_eq!((udp.lines().len(), udp.receiver.lines), (2, 2));
@@ -466,7 +471,7 @@ mod tests {
         assert_eq!((udp.sender.flow, udp.sender.heartbeat_max_ns), (Flow::Quorum(2), 10_000_000));
         assert_eq!((udp.receiver.servers.len(), udp.receiver.ask_source), (2, false));
         assert_eq!((udp.receiver.reorder_ns, udp.receiver.backoff_ns), (20_000, 7));
-        assert_eq!(udp.ring_name(), Some("orders"));
+        assert_eq!((udp.ring_name(), udp.durable), (Some("orders"), true));
         assert_eq!(udp.wait_strategy(), WaitStrategy::SpinYield);
         assert_eq!(parsed("udp:[ff15::7]:9000").sender.datagram_bytes, 1452);
         assert_eq!(parsed("udp:127.0.0.1:9000").ring_name(), None);

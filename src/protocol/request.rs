@@ -353,14 +353,14 @@ impl Receiver {
     /// before is ignored. A new session starts with nothing. Without reports
     /// ([`report_ns`](super::ReceiverOptions::report_ns) 0) nothing is said.
     pub fn set_durable(&mut self, first: u64, last: u64) {
-        let run = Durable { first, last }.below(self.next).filter(|_| self.session().is_some());
+        let run = Durable { first, last }.below(self.next);
         if replace(&mut self.durable, run) {
             let rested = self.requests.reported_at + DURABLE_REPORT_NS.min(self.options.report_ns);
             self.requests.report_at = self.requests.report_at.min(rested);
         }
     }
 
-    /// What is durable on this host, of the session that is being received, as far as it was said.
+    /// What is durable on this host, of the session joined last, as far as it was said.
     pub fn durable(&self) -> Option<Durable> {
         self.durable
     }

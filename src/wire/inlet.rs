@@ -240,6 +240,17 @@ impl<D: Datagrams> Inlet<D> {
         &mut self.receiver
     }
 
+    /// Messages from `first` to `last` of the session are durable on this host; see
+    /// [`Receiver::set_durable`].
+    pub fn set_durable(&mut self, first: u64, last: u64) {
+        self.receiver.set_durable(first, last);
+    }
+
+    /// The time that it goes by, ns.
+    pub(super) fn now_ns(&self) -> u64 {
+        self.clock.now_ns()
+    }
+
     /// What its sockets have done so far, together.
     pub fn socket_statistics(&self) -> SocketStatistics {
         sum((0..=self.answers).map(|socket| self.network.statistics(socket)))

@@ -9,6 +9,7 @@ use std::time::Duration;
 use gapless_shm::{Consumer, ConsumerOptions};
 
 use super::WireError;
+use super::durable::Recorder;
 use super::page::{Page, sum};
 use crate::address::UdpAddress;
 use crate::agent::Agent;
@@ -66,6 +67,8 @@ pub struct SenderAgent<D: Datagrams = Network> {
     turn: u32,
     /// Duty cycles in which requests are expected.
     alert: u32,
+    /// Who says what of the ring is on disk.
+    recorder: Option<Recorder>,
     page: Page,
 }
 
@@ -103,6 +106,11 @@ impl<D: Datagrams> SenderAgent<D> {
         address: &UdpAddress,
         ring: Consumer,
     ) -> Result<Self, WireError> {
+        let ring_name = address.ring_name().filter(|_| address.durable);
+        let recorder = ring_name.map(|ring| Recorder::of(address.ring.directory(), ring));
+        if recorder.is_some() != address.durable {
+            return Err(WireError::Address("durable=yes: of which ring? say ring=NAME"));
+        }
         let any = match address.lines[0] {
             SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
             SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
@@ -134,6 +142,7 @@ impl<D: Datagrams> SenderAgent<D> {
             unanswered: 0,
             turn: 0,
             alert: ALERT_CYCLES,
+            recorder,
             page: Page::sender(address)?,
         })
     }
@@ -181,6 +190,28 @@ impl<D: Datagrams> SenderAgent<D> {
     /// The receiver that is furthest behind, if any reports.
     pub fn slowest(&self) -> Option<ReceiverView> {
         self.sender.slowest(self.clock.now_ns())
+    }
+
+    /// The message up to which everything sent is durable on at least `k` hosts, which never goes
+    /// down; 0 if there is none. A publisher that goes on only when `stable_sequence(2)` has come to
+    /// its message knows that no single disk can lose it.
+    ///
+    /// With `durable=yes` in the address this host counts as one, by what its ring's recorder says.
+    /// What other hosts mean by durable is for their recorders to decide. See
+    /// [`Sender::stable_sequence`] for hosts that leave, join late, or lost something.
+    pub fn stable_sequence(&mut self, k: usize) -> u64 {
+        self.sender.stable_sequence(k)
+    }
+
+    /// Whether this one message is durable on at least `k` hosts; see [`Sender::is_stable`].
+    pub fn is_stable(&self, sequence: u64, k: usize) -> bool {
+        self.sender.is_stable(sequence, k)
+    }
+
+    /// Messages from `first` to `last` are durable on this host; see
+    /// [`Sender::set_local_durable`].
+    pub fn set_local_durable(&mut self, first: u64, last: u64) {
+        self.sender.set_local_durable(first, last);
     }
 
     /// Longest message that fits a datagram, bytes.
@@ -287,13 +318,14 @@ impl<D: Datagrams> SenderAgent<D> {
     fn count(&mut self, now: u64) {
         let sockets = self.socket_statistics();
         let (next, receivers) = (self.sender.next_sequence(), self.sender.receiver_counts());
+        let stable = self.sender.stable_sequence(1);
         self.page.put_sender(
             now,
             self.sender.counts(),
             next,
             receivers,
             &sockets,
-            [self.no_room, self.unanswered],
+            [self.no_room, self.unanswered, stable],
         );
     }
 }
@@ -323,6 +355,13 @@ impl<D: Datagrams> Agent for SenderAgent<D> {
         work += self.send_at(now)?;
         if self.sender.counts().heartbeats != heartbeats {
             self.alert = ALERT_CYCLES;
+        }
+        if let Some(recorder) = &mut self.recorder
+            && recorder.is_due(now)
+            && let Some(session) = self.sender.session().number()
+            && let Some((first, last)) = recorder.look(session, now)
+        {
+            self.sender.set_local_durable(first, last);
         }
         if self.page.is_due(now) {
             self.count(now);

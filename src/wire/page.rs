@@ -13,7 +13,7 @@ use crate::protocol::{LineCounts, ReceiverCounts, SenderCounts};
 /// Time between two copies, ns.
 const PERIOD_NS: u64 = 10_000_000;
 
-const SENDER: [&str; 27] = [
+const SENDER: [&str; 28] = [
     "messages",
     "packets",
     "bytes",
@@ -41,6 +41,7 @@ const SENDER: [&str; 27] = [
     "datagrams-out",
     "no-room",
     "unanswered",
+    "stable-1",
 ];
 
 const RECEIVER: [&str; 45] = [
@@ -142,7 +143,7 @@ impl Page {
         next: u64,
         receivers: (usize, u64, u64),
         sockets: &SocketStatistics,
-        failures: [u64; 2],
+        others: [u64; 3],
     ) {
         let values: [u64; SENDER.len()] = [
             counts.messages,
@@ -170,8 +171,9 @@ impl Page {
             sockets.system_calls,
             sockets.datagrams_in,
             sockets.datagrams_out,
-            failures[0],
-            failures[1],
+            others[0],
+            others[1],
+            others[2],
         ];
         self.put(now, &values);
     }

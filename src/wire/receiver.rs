@@ -9,6 +9,7 @@
 use gapless_shm::{Flags, Producer, RingError, RingOptions, remove};
 
 use super::WireError;
+use super::durable::Recorder;
 use super::inlet::Inlet;
 use crate::address::{ShmAddress, UdpAddress};
 use crate::agent::Agent;
@@ -31,6 +32,8 @@ pub struct ReceiverAgent<D: Datagrams = Network> {
     name: String,
     inlet: Inlet<D>,
     ring: Ring,
+    /// Who says what of the ring is on disk.
+    recorder: Option<Recorder>,
 }
 
 /// The ring that is written, once the stream has been found.
@@ -72,8 +75,9 @@ impl<D: Datagrams> ReceiverAgent<D> {
         from.receiver.first_max = FIRST_MAX;
         let enveloped = from.sender.enveloped;
         let ring = Ring { address: to.clone(), producer, enveloped, failed: None };
+        let recorder = from.durable.then(|| Recorder::of(to.directory(), to.name()));
         let inlet = Inlet::open_over(network, &from)?;
-        Ok(Self { name: format!("receiver {}", from.name()), inlet, ring })
+        Ok(Self { name: format!("receiver {}", from.name()), inlet, ring, recorder })
     }
 
     /// The receiving side.
@@ -84,6 +88,19 @@ impl<D: Datagrams> ReceiverAgent<D> {
     /// The ring, once the stream has been found.
     pub fn producer(&mut self) -> Option<&mut Producer> {
         self.ring.producer.as_mut()
+    }
+
+    /// Passes on what the ring's recorder says.
+    #[inline]
+    fn ask_recorder(&mut self) {
+        let Some(recorder) = &mut self.recorder else { return };
+        let now = self.inlet.now_ns();
+        if recorder.is_due(now)
+            && let Some(producer) = &self.ring.producer
+            && let Some((first, last)) = recorder.look(producer.session(), now)
+        {
+            self.inlet.set_durable(first, last);
+        }
     }
 }
 
@@ -173,7 +190,8 @@ impl<D: Datagrams> Agent for ReceiverAgent<D> {
     fn duty_cycle(&mut self) -> Result<usize, WireError> {
         let ring = &mut self.ring;
         let taken = self.inlet.poll(DATAGRAMS_MAX, |event| ring.take(event))?;
-        match ring.failed.take() {
+        self.ask_recorder();
+        match self.ring.failed.take() {
             Some(error) => Err(error),
             None => Ok(taken),
         }
