@@ -42,7 +42,7 @@ use crate::protocol::{Flow, Join, ReceiverOptions, RequestProtocol, SenderOption
 /// | `repair` | `gapless`, `mold`: how to ask | subscriber |
 /// | `backend` | `auto`, `socket`, `uring` | both |
 /// | `rcvbuf`, `sndbuf` | socket buffers, bytes (4M, 1M) | both |
-/// | `durable` | `yes`: what the recorder of this host's ring says is on disk counts for [`stable_sequence`](crate::wire::SenderAgent::stable_sequence); needs `ring` in a publisher, and a [`ReceiverAgent`](crate::wire::ReceiverAgent), which reports it to the sender whatever `request` says | both |
+/// | `durable` | `yes`: what the recorder of this host's ring says is on disk counts for the sender's `stable_sequence`; needs `ring` in a publisher, and on the other side a receiver agent, which reports it to the sender whatever `request` says | both |
 /// | `dscp` | class of service, 0 to 63 | both |
 /// | `busypoll` | µs that the kernel polls the device | both |
 /// | `coalesce` | `no`: neither GSO nor GRO | both |

@@ -84,7 +84,6 @@ pub struct Control<'a> {
 }
 
 /// What a control packet says.
-#[expect(clippy::large_enum_variant, reason = "lives on the stack, one at a time")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body<'a> {
     /// A receiver asks what there is.

@@ -193,8 +193,8 @@ impl<D: Datagrams> SenderAgent<D> {
     }
 
     /// The message up to which everything sent is durable on at least `k` hosts, which never goes
-    /// down; 0 if there is none. A publisher that goes on only when `stable_sequence(2)` has come to
-    /// its message knows that no single disk can lose it.
+    /// down; 0 if there is none. A publisher that goes on only when `stable_sequence(2)` has come
+    /// to its message knows that no single disk can lose it.
     ///
     /// With `durable=yes` in the address this host counts as one, by what its ring's recorder says.
     /// What other hosts mean by durable is for their recorders to decide. See
