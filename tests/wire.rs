@@ -320,7 +320,7 @@ fn who_cannot_be_answered_stops_nobody() {
 
 /// The page of a recorder that has messages 1 to `last` on disk.
 fn recorder(directory: &Path, session: u64, last: u64) -> Counters {
-    let labels = ["session", "first-sequence", "durable-sequence"];
+    let labels = ["session", "blocks", "durable-sequence"];
     let options = CountersOptions::new().directory(directory);
     let mut page = options.open("orders.recorder", "recorder", &labels, &[]).unwrap();
     for (index, value) in [session, 1, last].into_iter().enumerate() {

@@ -11,7 +11,8 @@ use std::marker::PhantomData;
 use crate::checkpoint::{self, Place, Step};
 use crate::error::{PollError, RingError};
 use crate::layout::{
-    Geometry, HEADER_SESSION, PRODUCER_STATE, RECORD_HEADER_BYTES, TABLE_PARKED, WAKE_EPOCH,
+    Geometry, HEADER_FIRST_SEQUENCE, HEADER_SESSION, PRODUCER_STATE, RECORD_HEADER_BYTES,
+    TABLE_PARKED, WAKE_EPOCH,
 };
 use crate::memory::Memory;
 use crate::producer::STATE_CLOSED;
@@ -253,6 +254,12 @@ impl<M: Memory> Consumer<M> {
     pub fn session(&self) -> u64 {
         // Relaxed: written once, before anybody could find the ring.
         self.memory.word(HEADER_SESSION).load(Ordering::Relaxed)
+    }
+
+    /// Sequence number that the ring began with, however long ago.
+    pub fn first_sequence(&self) -> u64 {
+        // Relaxed: as the session.
+        self.memory.word(HEADER_FIRST_SEQUENCE).load(Ordering::Relaxed)
     }
 
     /// Sequence number of the next message.

@@ -130,6 +130,8 @@ pub const BYTE_ORDER_MARK: u32 = 0x0102_0304;
 
 /// Offset of the session in the header.
 pub(crate) const HEADER_SESSION: usize = 56;
+/// Offset of the first sequence in the header.
+pub(crate) const HEADER_FIRST_SEQUENCE: usize = 72;
 /// Granule of ordinary files, bytes.
 pub(crate) const SMALL_PAGE_BYTES: usize = 4096;
 /// Bytes of the header page that the checksum covers.

@@ -13,9 +13,9 @@ use crate::claim::{Batch, Claim};
 use crate::error::{PublishError, RingError};
 use crate::gate::{Gate, add};
 use crate::layout::{
-    ABORTED_COUNT, FRONTIER, Geometry, HEADER_SESSION, PRODUCER_HEARTBEAT, PRODUCER_PID,
-    PRODUCER_STARTS, PRODUCER_STATE, RECORD_HEADER_BYTES, SLOT_PID, SLOT_POSITION, SLOT_SEQUENCE,
-    TABLE_PARKED, WAKE_EPOCH,
+    ABORTED_COUNT, FRONTIER, Geometry, HEADER_FIRST_SEQUENCE, HEADER_SESSION, PRODUCER_HEARTBEAT,
+    PRODUCER_PID, PRODUCER_STARTS, PRODUCER_STATE, RECORD_HEADER_BYTES, SLOT_PID, SLOT_POSITION,
+    SLOT_SEQUENCE, TABLE_PARKED, WAKE_EPOCH,
 };
 use crate::memory::Memory;
 use crate::record::{CommitWord, Flags};
@@ -152,6 +152,12 @@ impl<M: Memory> Producer<M> {
     pub fn session(&self) -> u64 {
         // Relaxed: written once, before anybody could find the ring.
         self.memory.word(HEADER_SESSION).load(Ordering::Relaxed)
+    }
+
+    /// Sequence number that the ring began with, however long ago.
+    pub fn first_sequence(&self) -> u64 {
+        // Relaxed: as the session.
+        self.memory.word(HEADER_FIRST_SEQUENCE).load(Ordering::Relaxed)
     }
 
     /// Sequence number that the next message will get.

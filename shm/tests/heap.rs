@@ -125,3 +125,11 @@ fn joins_of_an_evictable_ring_lose_nothing() {
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }
+
+#[test]
+fn a_ring_knows_where_it_began() {
+    let (mut producer, ring) = RingOptions::new().first_sequence(7).heap().unwrap();
+    let consumer = ring.subscribe("c", Start::Now).unwrap();
+    producer.try_publish(b"x").unwrap();
+    assert_eq!((producer.first_sequence(), consumer.first_sequence()), (7, 7));
+}

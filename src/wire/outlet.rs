@@ -358,8 +358,10 @@ impl<D: Datagrams> Agent for SenderAgent<D> {
         }
         if let Some(recorder) = &mut self.recorder
             && recorder.is_due(now)
-            && let Some(session) = self.sender.session().number()
-            && let Some((first, last)) = recorder.look(session, now)
+            && let Some((first, last)) = {
+                let ring = self.sender.consumer();
+                recorder.look(ring.session(), ring.first_sequence(), now)
+            }
         {
             self.sender.set_local_durable(first, last);
         }

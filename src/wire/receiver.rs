@@ -97,7 +97,8 @@ impl<D: Datagrams> ReceiverAgent<D> {
         let now = self.inlet.now_ns();
         if recorder.is_due(now)
             && let Some(producer) = &self.ring.producer
-            && let Some((first, last)) = recorder.look(producer.session(), now)
+            && let Some((first, last)) =
+                recorder.look(producer.session(), producer.first_sequence(), now)
         {
             self.inlet.set_durable(first, last);
         }
