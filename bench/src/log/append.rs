@@ -8,7 +8,7 @@ use gapless::log::{LogOptions, LogWriter, SyncPolicy};
 
 use super::{BATCH, SESSION, unix_ns, unpinned};
 use crate::control::Word;
-use crate::disk::{Burst, record_bytes};
+use crate::disk::{Burst, core_time, gigabytes_per_s, record_bytes};
 use crate::place::Place;
 use crate::scenario::{Outcome, Scenario, Session};
 
@@ -64,16 +64,17 @@ impl<const N: usize> Scenario for Append<N> {
         let (mut writer, _) = opened.context("open the log")?;
         writer.begin(SESSION, 1).context("begin")?;
         let record = record_bytes(N) as u64;
-        let from = Instant::now();
+        let (from, core_from) = (Instant::now(), core_time());
         let messages = self.append(&mut writer, self.burst.bytes(place) / record)?;
-        let took = from.elapsed();
+        let (took, core) = (from.elapsed(), core_time() - core_from);
         session.control.set(Word::Stop, 1);
         drop(writer);
         scratch.clear()?;
-        let gigabytes_per_s = (messages * record) as f64 / took.as_nanos().max(1) as f64;
+        let bytes = messages * record;
         Ok(Outcome::rate(session.clock, messages, session.clock.to_ticks(took))
-            .with_detail("gigabytes_per_s", gigabytes_per_s)
-            .with_detail("written_bytes", (messages * record) as f64))
+            .with_detail("gigabytes_per_s", gigabytes_per_s(bytes, took))
+            .with_detail("gigabytes_per_core_s", gigabytes_per_s(bytes, core))
+            .with_detail("written_bytes", bytes as f64))
     }
 
     fn follow(&self, session: &Session<'_>) -> Result<()> {

@@ -10,7 +10,7 @@ use gapless::{Address, Agent};
 use super::append::sync_policy;
 use super::unpinned;
 use crate::control::Word;
-use crate::disk::{Burst, record_bytes};
+use crate::disk::{Burst, gigabytes_per_s, record_bytes};
 use crate::place::{Place, Scratch};
 use crate::ring;
 use crate::scenario::{Outcome, Scenario, Session};
@@ -71,10 +71,10 @@ impl<const N: usize> Scenario for Record<N> {
         control.wait_for(Word::Progress, published)?;
         let took = from.elapsed();
         control.set(Word::Stop, 1);
-        let gigabytes_per_s = (published * record) as f64 / took.as_nanos().max(1) as f64;
+        let bytes = published * record;
         Ok(Outcome::rate(session.clock, published, session.clock.to_ticks(took))
-            .with_detail("gigabytes_per_s", gigabytes_per_s)
-            .with_detail("written_bytes", (published * record) as f64))
+            .with_detail("gigabytes_per_s", gigabytes_per_s(bytes, took))
+            .with_detail("written_bytes", bytes as f64))
     }
 
     fn follow(&self, session: &Session<'_>) -> Result<()> {
