@@ -146,3 +146,13 @@ pub fn trim(directory: &Path, session: Session, sequence: u64) -> Result<usize, 
     let number = session.number().ok_or(LogError::SessionUnknown { session })?;
     retention::trim(&FileSystem::default(), directory, number, sequence)
 }
+
+/// Removes the oldest segments as far as `retention` lets them go at the time `now_unix_ns` (ns
+/// since the Unix epoch), but for those that a declared reader still needs, and says how many those
+/// were. The newest segment stays.
+///
+/// # Errors
+/// [`LogError::System`].
+pub fn retain(directory: &Path, retention: Retention, now_unix_ns: u64) -> Result<usize, LogError> {
+    retention::retain(&FileSystem::default(), directory, retention, now_unix_ns)
+}

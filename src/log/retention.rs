@@ -192,7 +192,22 @@ pub(crate) fn trim<D: Disk>(
         |behind: &SegmentName| (behind.session, behind.first_sequence) <= (session, sequence);
     let go = needless(disk, directory)?.into_iter().take_while(|(_, behind)| before(behind));
     let paths = paths(directory, go.map(|(name, _)| name));
-    for path in &paths {
+    remove(disk, &paths)
+}
+
+/// Removes the segments that a retention lets go, and says how many.
+pub(crate) fn retain<D: Disk>(
+    disk: &D,
+    directory: &Path,
+    retention: Retention,
+    now_ns: u64,
+) -> Result<usize, LogError> {
+    remove(disk, &removable(disk, directory, retention, now_ns)?)
+}
+
+/// Removes files, segment and index by turns, and says how many segments those were.
+fn remove<D: Disk>(disk: &D, paths: &[PathBuf]) -> Result<usize, LogError> {
+    for path in paths {
         match disk.remove(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(LogError::system("remove", path)(error));

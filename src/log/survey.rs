@@ -109,7 +109,7 @@ fn look<D: Disk>(disk: &D, directory: &Path, name: SegmentName) -> Result<Segmen
     let seal = read_seal(&file, name.session).map_err(LogError::system("read", &path))?;
     if let Some(seal) = seal {
         (info.next_sequence, info.last_unix_ns, info.sealed) =
-            (seal.first_sequence, seal.last_ns, true);
+            (seal.first_sequence.max(name.first_sequence), seal.last_ns, true);
     } else {
         let index = Index::read(disk, &name.index_path(directory), name);
         let end = find_end(&file, &header, &index).map_err(LogError::system("read", &path))?;

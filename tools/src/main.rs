@@ -9,6 +9,7 @@ mod enveloped;
 mod exit;
 mod inspect;
 mod latency;
+mod log;
 mod ls;
 mod ping;
 mod progress;
@@ -23,6 +24,7 @@ mod stop;
 mod subscribe;
 mod table;
 mod target;
+mod units;
 mod verify;
 
 use std::process::ExitCode;
@@ -96,6 +98,7 @@ enum Command {
     Ls(ls::Args),
     Inspect(inspect::Args),
     Stat(stat::Args),
+    Log(log::Args),
     Rm(remove::Args),
     #[command(hide = true)]
     DemoPublisher(demo::publisher::Args),
@@ -118,6 +121,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Ls(args) => ls::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Stat(args) => stat::run(&args),
+        Command::Log(args) => log::run(&args),
         Command::Rm(args) => remove::run(&args),
         Command::DemoPublisher(args) => demo::publisher::run(&args),
         Command::DemoSubscriber(args) => demo::subscriber::run(&args),

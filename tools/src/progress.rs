@@ -26,9 +26,19 @@ pub(crate) fn spinner(what: impl Into<Cow<'static, str>>) -> ProgressBar {
 
 /// Something of `total` steps goes on.
 pub(crate) fn bar(total: u64, what: impl Into<Cow<'static, str>>) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg} {bar:30} {human_pos}/{human_len}, {eta} left");
+    let template = "{msg} {bar:30} {human_pos}/{human_len}, {per_sec}, {eta} left";
+    styled(total, what, template)
+}
+
+/// So many bytes are gone through; how many there are is set later.
+pub(crate) fn byte_bar(what: impl Into<Cow<'static, str>>) -> ProgressBar {
+    let template = "{msg} {bar:30} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
+    styled(0, what, template)
+}
+
+fn styled(total: u64, what: impl Into<Cow<'static, str>>, template: &str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total), target()).with_message(what);
-    match style {
+    match ProgressStyle::with_template(template) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
     }

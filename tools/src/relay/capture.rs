@@ -12,21 +12,21 @@ use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
 const BUFFER_BYTES: usize = 1 << 20;
 
 /// A capture that is read record by record.
-pub(super) struct Capture {
+pub(crate) struct Capture {
     reader: Box<dyn PcapReaderIterator + Send>,
     /// Of each interface: what its frames are, ticks of its clock in a second, where that began.
     interfaces: Vec<(Linktype, u64, i64)>,
 }
 
 impl Capture {
-    pub(super) fn open(file: File) -> anyhow::Result<Self> {
+    pub(crate) fn open(file: File) -> anyhow::Result<Self> {
         let reader = create_reader(BUFFER_BYTES, file).map_err(told).context("read the capture")?;
         Ok(Self { reader, interfaces: Vec::new() })
     }
 
     /// Hands the next UDP datagram of the capture to `take`, with where it went to and when, ns
     /// since the Unix epoch. Whatever is no whole UDP datagram is passed over. False at the end.
-    pub(super) fn next(
+    pub(crate) fn next(
         &mut self,
         mut take: impl FnMut(SocketAddr, &[u8], u64),
     ) -> anyhow::Result<bool> {

@@ -1,9 +1,9 @@
 //! `gapless relay`: joins any two: rings, datagrams, captured files. Everything goes through a
 //! ring, so sequence numbers, sessions and repair are those of the library's own agents.
 
-mod capture;
+pub(crate) mod capture;
 mod feed;
-mod origin;
+pub(crate) mod origin;
 mod sink;
 mod stage;
 

@@ -47,13 +47,13 @@ pub(super) enum Format {
 
 /// A port, or an address with a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Destination {
+pub(crate) enum Destination {
     Port(u16),
     Place(SocketAddr),
 }
 
 impl Destination {
-    pub(super) fn is(self, place: SocketAddr) -> bool {
+    pub(crate) fn is(self, place: SocketAddr) -> bool {
         match self {
             Self::Port(port) => place.port() == port,
             Self::Place(wanted) => place == wanted,
