@@ -1,19 +1,17 @@
-//! What a sender says to single peers: repairs, and control. Data comes first: an answer leaves at
-//! every other turn at most, and repairs and control take turns among themselves.
+//! What is said to single peers: repairs, and control, which take turns.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use gapless_shm::Memory;
-
 use super::control::{Advertisement, Body, CONTROL_MAX_BYTES, Control, Gone, Request, SERVERS_MAX};
-use super::repair::{Filled, Repairs, Shelf, Taken};
-use super::sender::Sender;
+use super::repair::{Filled, Repairs, Taken, fill, pass_gone};
+use super::sender::SenderCounts;
+use super::shelf::Shelf;
 use super::{To, Transmit};
 
 /// A message of control that waits to be sent.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Note {
+pub(crate) enum Note {
     Advertise,
     /// With the next sequence as it was then: a note may wait, and the stream goes on.
     Gone {
@@ -26,99 +24,96 @@ pub(super) enum Note {
 /// Notes that may wait; more are dropped, and asked for again.
 const NOTES_MAX: usize = 32;
 
-/// What waits to be said.
+/// What waits to be said about one session.
 #[derive(Debug)]
-pub(super) struct Answers {
+pub(crate) struct Answers {
     repairs: Repairs,
     notes: VecDeque<(SocketAddr, Note)>,
-    /// Whether the last turn was an answer's: then the next is the data's.
-    answered_last: bool,
     /// Whether the last answer was a note.
     noted_last: bool,
 }
 
 impl Answers {
-    pub(super) fn new(repairs: Repairs) -> Self {
-        let notes = VecDeque::with_capacity(NOTES_MAX);
-        Self { repairs, notes, answered_last: false, noted_last: false }
+    pub(crate) fn new(repairs: Repairs) -> Self {
+        Self { repairs, notes: VecDeque::with_capacity(NOTES_MAX), noted_last: false }
     }
-}
 
-impl<M: Memory> Sender<M> {
-    pub(super) fn take_request(
+    pub(crate) fn take_request(
         &mut self,
-        from: SocketAddr,
-        request: &Request<'_>,
+        shelf: &mut impl Shelf,
+        counts: &mut SenderCounts,
+        (from, request): (SocketAddr, &Request<'_>),
         one_packet: bool,
         now: u64,
     ) {
-        let next = self.next_sequence();
+        let Request { first, span, .. } = *request;
+        let next = shelf.next_sequence();
         // Some clients count from 0; but a ring may do so, too.
-        let odd_zero = request.first == 0 && one_packet && self.consumer.oldest_sequence() > 0;
-        if request.first >= next || odd_zero {
-            self.counts.requests_odd += 1;
+        let odd_zero = first == 0 && one_packet && shelf.oldest_sequence() > 0;
+        if first >= next || odd_zero {
+            counts.requests_odd += 1;
             if !one_packet {
-                self.note(from, Note::Gone { first: request.first, span: request.span, next }, now);
+                self.note(counts, from, Note::Gone { first, span, next }, now);
             }
             return;
         }
-        self.counts.requests += 1;
-        match self.answers.repairs.request(from, request, one_packet, now) {
+        counts.requests += 1;
+        match self.repairs.request(from, request, one_packet, now) {
             Taken::Queued => {}
-            Taken::Merged => self.counts.requests_merged += 1,
-            Taken::Refused => self.counts.requests_refused += 1,
+            Taken::Merged => counts.requests_merged += 1,
+            Taken::Refused => counts.requests_refused += 1,
         }
     }
 
-    pub(super) fn note(&mut self, to: SocketAddr, note: Note, now: u64) {
-        let answers = &mut self.answers;
-        if answers.notes.len() < NOTES_MAX && answers.repairs.allow(to, CONTROL_MAX_BYTES, now) {
-            answers.notes.push_back((to, note));
+    pub(crate) fn note(&mut self, counts: &mut SenderCounts, to: SocketAddr, note: Note, now: u64) {
+        if self.notes.len() < NOTES_MAX && self.repairs.allow(to, CONTROL_MAX_BYTES, now) {
+            self.notes.push_back((to, note));
         } else {
-            self.counts.requests_refused += 1;
+            counts.requests_refused += 1;
         }
     }
 
     #[inline(always)]
-    pub(super) fn has_answers(&self) -> bool {
-        !self.answers.notes.is_empty() || !self.answers.repairs.is_empty()
+    pub(crate) fn is_empty(&self) -> bool {
+        self.notes.is_empty() && self.repairs.is_empty()
     }
 
-    /// Control and repairs; every other turn belongs to the data.
+    /// The next answer. `None` although there are more: what was looked for is gone.
     #[cold]
-    pub(super) fn answer(&mut self, now: u64, buffer: &mut [u8]) -> Option<Transmit> {
-        let answers = &mut self.answers;
-        answers.answered_last = !answers.answered_last;
-        if !answers.answered_last {
-            return None;
+    pub(crate) fn next(
+        &mut self,
+        shelf: &mut impl Shelf,
+        counts: &mut SenderCounts,
+        now: u64,
+        buffer: &mut [u8],
+    ) -> Option<Transmit> {
+        let is_note = self.repairs.is_empty() || !self.noted_last;
+        if is_note && let Some((to, note)) = self.notes.pop_front() {
+            self.noted_last = true;
+            return Some(write_note(shelf, to, note, buffer));
         }
-        let is_note = answers.repairs.is_empty() || !answers.noted_last;
-        if is_note && let Some((to, note)) = answers.notes.pop_front() {
-            answers.noted_last = true;
-            return Some(self.write_note(to, note, buffer));
-        }
-        answers.noted_last = false;
-        self.repair(now, buffer)
+        self.noted_last = false;
+        self.repair(shelf, counts, now, buffer)
     }
 
-    fn repair(&mut self, now: u64, buffer: &mut [u8]) -> Option<Transmit> {
-        while !self.answers.repairs.is_empty() {
-            if !self.answers.repairs.check_budget(now) {
-                self.counts.requests_refused += 1;
+    fn repair(
+        &mut self,
+        shelf: &mut impl Shelf,
+        counts: &mut SenderCounts,
+        now: u64,
+        buffer: &mut [u8],
+    ) -> Option<Transmit> {
+        let repairs = &mut self.repairs;
+        while !repairs.is_empty() {
+            if !repairs.check_budget(now) {
+                counts.requests_refused += 1;
                 continue;
             }
-            let shelf = Shelf {
-                consumer: &self.consumer,
-                history: &self.history,
-                session: self.session,
-                datagram_bytes: self.options.datagram_bytes,
-            };
-            let repairs = &mut self.answers.repairs;
             let pending = repairs.current()?;
-            match shelf.fill(pending, buffer) {
+            match fill(shelf, pending, buffer) {
                 Filled::Packets(answer, done) => {
-                    self.counts.repaired_messages += answer.messages;
-                    self.counts.repaired_packets += answer.packets;
+                    counts.repaired_messages += answer.messages;
+                    counts.repaired_packets += answer.packets;
                     repairs.charge(&answer, now);
                     if done {
                         repairs.finish(now);
@@ -127,37 +122,37 @@ impl<M: Memory> Sender<M> {
                     return Some(Transmit { to, bytes, segment_bytes: answer.segment_bytes });
                 }
                 Filled::Gone => {
-                    self.counts.gone += 1;
-                    let (peer, first, span) = shelf.pass_gone(pending);
+                    counts.gone += 1;
+                    let (peer, first, span) = pass_gone(shelf, pending);
                     let (one_packet, done) = (pending.one_packet, pending.is_done());
                     if done {
                         repairs.finish(now);
                     }
                     // To have looked for it is enough for one turn.
                     let tells = !one_packet && repairs.allow(peer, CONTROL_MAX_BYTES, now);
-                    let note = Note::Gone { first, span, next: self.next_sequence() };
-                    return tells.then(|| self.write_note(peer, note, buffer));
+                    let note = Note::Gone { first, span, next: shelf.next_sequence() };
+                    return tells.then(|| write_note(shelf, peer, note, buffer));
                 }
                 Filled::Done => drop(repairs.drop_current()),
             }
         }
         None
     }
+}
 
-    fn write_note(&self, to: SocketAddr, note: Note, buffer: &mut [u8]) -> Transmit {
-        let (oldest, next) = (self.consumer.oldest_sequence(), self.next_sequence());
-        let body = match note {
-            Note::Gone { first, span, next } => Body::Gone(Gone { first, span, oldest, next }),
-            Note::Advertise => {
-                let mut servers = [None; SERVERS_MAX];
-                for (entry, server) in servers.iter_mut().zip(&self.options.servers) {
-                    *entry = Some(*server);
-                }
-                let ended = self.ended_at.is_some();
-                Body::Advertisement(Advertisement { oldest, next, ended, servers })
+fn write_note(shelf: &mut impl Shelf, to: SocketAddr, note: Note, buffer: &mut [u8]) -> Transmit {
+    let (oldest, next) = (shelf.oldest_sequence(), shelf.next_sequence());
+    let terms = shelf.terms();
+    let body = match note {
+        Note::Gone { first, span, next } => Body::Gone(Gone { first, span, oldest, next }),
+        Note::Advertise => {
+            let mut servers = [None; SERVERS_MAX];
+            for (entry, server) in servers.iter_mut().zip(terms.servers) {
+                *entry = Some(*server);
             }
-        };
-        let bytes = Control { session: self.session, body }.write(buffer);
-        Transmit { to: To::Peer(to), bytes, segment_bytes: bytes }
-    }
+            Body::Advertisement(Advertisement { oldest, next, ended: terms.ended, servers })
+        }
+    };
+    let bytes = Control { session: terms.session, body }.write(buffer);
+    Transmit { to: To::Peer(to), bytes, segment_bytes: bytes }
 }

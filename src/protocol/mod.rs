@@ -35,6 +35,7 @@ mod receiver;
 mod repair;
 mod request;
 mod sender;
+mod shelf;
 pub mod sim;
 mod store;
 #[cfg(test)]

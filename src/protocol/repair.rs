@@ -7,11 +7,11 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use gapless_shm::{Consumer, LookBack, Memory, Place};
+use gapless_shm::Place;
 
 use super::control::{self, BITMAP_MAX_BYTES, Request};
-use super::history::History;
-use super::mold::{self, Session};
+use super::mold;
+use super::shelf::Shelf;
 use super::{GSO_SEGMENTS_MAX, To};
 
 /// A request that waits to be answered, or is being answered.
@@ -25,7 +25,8 @@ pub(crate) struct Pending {
     bitmap: [u8; BITMAP_MAX_BYTES],
     /// The next message to look at, counted from `first`.
     at: u32,
-    place: Option<Place>,
+    /// Where that was last found, if that was in a ring.
+    pub(crate) place: Option<Place>,
     /// Asked for by a MoldUDP64 request: one packet, then done.
     pub(crate) one_packet: bool,
     /// Whether nothing of it was gone so far.
@@ -56,6 +57,18 @@ impl Pending {
             whole: true,
             turn: 0,
         }
+    }
+
+    /// Whether the next message to look at is wanted.
+    #[inline]
+    pub(crate) fn wants_next(&self) -> bool {
+        self.wants(self.at)
+    }
+
+    /// The message that was to be looked at next is packed.
+    #[inline]
+    pub(crate) fn pass(&mut self) {
+        self.at += 1;
     }
 
     fn wants(&self, index: u32) -> bool {
@@ -265,139 +278,71 @@ pub(crate) enum Filled {
     Done,
 }
 
-/// What a sender answers from.
-pub(crate) struct Shelf<'a, M: Memory> {
-    pub(crate) consumer: &'a Consumer<M>,
-    pub(crate) history: &'a History,
-    pub(crate) session: Session,
-    pub(crate) datagram_bytes: usize,
+/// Fills `buffer` with packets that answer the request, all of one length but the last.
+pub(crate) fn fill(shelf: &mut impl Shelf, pending: &mut Pending, buffer: &mut [u8]) -> Filled {
+    let (session, next) = (shelf.terms().session, shelf.next_sequence());
+    let mut answer = Answer {
+        to: pending.to,
+        asked_by: pending.asked_by,
+        bytes: 0,
+        segment_bytes: shelf.terms().datagram_bytes,
+        packets: 0,
+        messages: 0,
+    };
+    let mut gone = false;
+    while answer.packets < GSO_SEGMENTS_MAX
+        && answer.bytes + answer.segment_bytes <= buffer.len()
+        && !gone
+    {
+        let Some(sequence) = pending.next_wanted() else { break };
+        if sequence >= next {
+            pending.at = pending.span; // not sent yet is not gone
+            break;
+        }
+        let packet = &mut buffer[answer.bytes..answer.bytes + answer.segment_bytes];
+        let packed = shelf.pack(sequence, pending, packet);
+        gone = packed.gone;
+        let count = packed.count;
+        if count == 0 {
+            break;
+        }
+        let header = mold::Header { session, sequence, count };
+        if let Some(start) = packet.first_chunk_mut() {
+            header.write(start);
+        }
+        answer.bytes += packed.used;
+        answer.packets += 1;
+        answer.messages += u64::from(count);
+        if answer.packets == 1 {
+            answer.segment_bytes = packed.used;
+        }
+        if packed.used < answer.segment_bytes || pending.one_packet {
+            break;
+        }
+    }
+    let done = pending.is_done();
+    match (answer.packets, gone) {
+        (0, true) => Filled::Gone,
+        (0, false) => Filled::Done,
+        _ => Filled::Packets(answer, done && !gone),
+    }
 }
 
-impl<M: Memory> Shelf<'_, M> {
-    /// Fills `buffer` with packets that answer the request, all of one length but the last.
-    pub(crate) fn fill(&self, pending: &mut Pending, buffer: &mut [u8]) -> Filled {
-        let mut answer = Answer {
-            to: pending.to,
-            asked_by: pending.asked_by,
-            bytes: 0,
-            segment_bytes: self.datagram_bytes,
-            packets: 0,
-            messages: 0,
-        };
-        let mut gone = false;
-        while answer.packets < GSO_SEGMENTS_MAX
-            && answer.bytes + answer.segment_bytes <= buffer.len()
-            && !gone
-        {
-            let Some(sequence) = pending.next_wanted() else { break };
-            if sequence >= self.consumer.next_sequence() {
-                pending.at = pending.span; // not sent yet is not gone
-                break;
-            }
-            let place = pending.place.filter(|place| place.sequence() == sequence);
-            let Some(place) = place.or_else(|| self.find(sequence)) else {
-                gone = true;
-                break;
-            };
-            let packet = &mut buffer[answer.bytes..answer.bytes + answer.segment_bytes];
-            let (used, count, ended) = self.pack(pending, place, packet);
-            gone = ended;
-            if count == 0 {
-                break;
-            }
-            answer.bytes += used;
-            answer.packets += 1;
-            answer.messages += u64::from(count);
-            if answer.packets == 1 {
-                answer.segment_bytes = used;
-            }
-            if used < answer.segment_bytes || pending.one_packet {
-                break;
-            }
-        }
-        let done = pending.is_done();
-        match (answer.packets, gone) {
-            (0, true) => Filled::Gone,
-            (0, false) => Filled::Done,
-            _ => Filled::Packets(answer, done && !gone),
-        }
-    }
-
-    /// Passes over what is wanted next and not held. Returns who asked for it, its first sequence
-    /// and how many messages it is.
-    pub(crate) fn pass_gone(&self, pending: &mut Pending) -> (SocketAddr, u64, u32) {
-        pending.whole = false;
-        let first = pending.next_wanted().unwrap_or(pending.first);
-        let mut end = first + 1;
-        let oldest = self.consumer.oldest_sequence();
-        if first < oldest {
-            end = oldest;
-        } else if first >= self.consumer.next_sequence() {
-            end = u64::MAX; // nor is anything behind it
-        } else if let Some(mut place) = self.find(first) {
-            // Lost before they came here: the records that stand for them may be many.
-            while let LookBack::Record { flags, next, .. } = self.consumer.look_back(place, &mut [])
-                && flags.is_lost()
-                && next.sequence() - first <= GONE_AT_ONCE_MAX
-            {
-                (place, end) = (next, next.sequence());
-            }
-        }
-        let span = (end - first).min(u64::from(pending.span - pending.at)) as u32;
-        pending.at += span;
-        (pending.asked_by, first, span)
-    }
-
-    /// Packs wanted messages that follow each other. Returns bytes, messages, and whether the next
-    /// one is not held.
-    fn pack(&self, pending: &mut Pending, from: Place, packet: &mut [u8]) -> (usize, u16, bool) {
-        let mut used = mold::HEADER_BYTES;
-        let (mut place, mut count, mut gone) = (from, 0, false);
-        while count < mold::COUNT_MAX && pending.wants(pending.at) {
-            let Some((header, body)) = packet[used..].split_first_chunk_mut() else { break };
-            match self.consumer.look_back(place, body) {
-                LookBack::Record { len, flags, next } if !flags.is_lost() => {
-                    *header = (len as u16).to_be_bytes();
-                    used += mold::BLOCK_HEADER_BYTES + len;
-                    place = next;
-                    pending.at += 1;
-                    count += 1;
-                }
-                LookBack::TooLong { .. } | LookBack::NotYet => break,
-                _ => {
-                    gone = true;
-                    break;
-                }
-            }
-        }
-        pending.place = Some(place);
-        if count > 0 {
-            let header = mold::Header { session: self.session, sequence: from.sequence(), count };
-            if let Some(start) = packet.first_chunk_mut() {
-                header.write(start);
-            }
-        }
-        (used, count, gone)
-    }
-
-    /// The place of a message, by the packet that it left in or by the ring's index.
-    fn find(&self, sequence: u64) -> Option<Place> {
-        if sequence >= self.consumer.next_sequence() {
-            return None;
-        }
-        let Some(sent) = self.history.find(sequence) else {
-            return self.consumer.find(sequence);
-        };
-        let mut place = sent.place;
-        while place.sequence() < sequence {
-            match self.consumer.look_back(place, &mut []) {
-                LookBack::Record { next, .. } | LookBack::TooLong { next, .. } => place = next,
-                // The packet's first messages are overwritten; this one need not be.
-                LookBack::NotYet | LookBack::Gone => return self.consumer.find(sequence),
-            }
-        }
-        (place.sequence() == sequence).then_some(place)
-    }
+/// Passes over what is wanted next and not held. Returns who asked for it, its first sequence and
+/// how many messages it is.
+pub(crate) fn pass_gone(shelf: &mut impl Shelf, pending: &mut Pending) -> (SocketAddr, u64, u32) {
+    pending.whole = false;
+    let first = pending.next_wanted().unwrap_or(pending.first);
+    let end = if first < shelf.oldest_sequence() {
+        shelf.oldest_sequence()
+    } else if first >= shelf.next_sequence() {
+        u64::MAX // nor is anything behind it
+    } else {
+        shelf.gone_end(first, first.saturating_add(GONE_AT_ONCE_MAX)).max(first + 1)
+    };
+    let span = (end - first).min(u64::from(pending.span - pending.at)) as u32;
+    pending.at += span;
+    (pending.asked_by, first, span)
 }
 
 /// Who may have how much: a budget of bytes for each peer, refilled as time goes by.

@@ -21,6 +21,7 @@ use super::mold::{self, BLOCK_HEADER_BYTES, HEADER_BYTES, Header, Session};
 use super::options::{OptionError, SenderOptions};
 use super::pack::{Odd, pack};
 use super::repair::{Budgets, Repairs};
+use super::shelf::{RingShelf, Terms};
 use super::{GSO_SEGMENTS_MAX, PACKET_COST_BYTES, To, Transmit};
 
 /// A sender cannot go on, or not start.
@@ -95,13 +96,15 @@ const RECORD_COST_BYTES: u64 = 256;
 
 /// The sending side of one stream.
 pub struct Sender<M: Memory = Mapped> {
-    pub(super) options: SenderOptions,
-    pub(super) session: Session,
-    pub(super) consumer: Consumer<M>,
-    pub(super) history: History,
+    options: SenderOptions,
+    session: Session,
+    consumer: Consumer<M>,
+    history: History,
     receivers: Receivers,
     stable: Stable,
-    pub(super) answers: Answers,
+    answers: Answers,
+    /// Whether the last turn was an answer's: then the next is the data's.
+    answered_last: bool,
     /// Everything below this has arrived wherever it must.
     confirmed: u64,
     /// Number of the packet from which on the ring is kept.
@@ -113,10 +116,10 @@ pub struct Sender<M: Memory = Mapped> {
     /// Whether no more messages will come.
     ending: bool,
     /// When the end of the session was first sent.
-    pub(super) ended_at: Option<u64>,
+    ended_at: Option<u64>,
     /// Whether flow control holds messages back.
     held_up: bool,
-    pub(super) counts: SenderCounts,
+    counts: SenderCounts,
 }
 
 impl<M: Memory> Sender<M> {
@@ -144,6 +147,7 @@ impl<M: Memory> Sender<M> {
             session,
             history: History::new(options.history_packets, consumer.place()),
             answers: Answers::new(Repairs::new(options.requests_max, options.merge_ns, budgets)),
+            answered_last: false,
             receivers: Receivers::new(
                 options.flow,
                 options.receiver_timeout_ns,
@@ -275,19 +279,48 @@ impl<M: Memory> Sender<M> {
             self.counts.requests_odd += 1;
             return;
         }
-        self.take_request(
-            from,
-            &Request { receiver: 0, first, span: count.into(), bitmap: &[] },
-            true,
-            now,
-        );
+        let request = Request { receiver: 0, first, span: count.into(), bitmap: &[] };
+        self.take_request(from, &request, true, now);
+    }
+
+    fn take_request(&mut self, from: SocketAddr, request: &Request<'_>, one: bool, now: u64) {
+        let (answers, mut shelf, counts) = self.answering();
+        answers.take_request(&mut shelf, counts, (from, request), one, now);
+    }
+
+    /// What answers are made by, from, and counted in.
+    fn answering(&mut self) -> (&mut Answers, RingShelf<'_, M>, &mut SenderCounts) {
+        let terms = Terms {
+            session: self.session,
+            datagram_bytes: self.options.datagram_bytes,
+            ended: self.ended_at.is_some(),
+            servers: &self.options.servers,
+        };
+        let shelf = RingShelf { consumer: &self.consumer, history: &self.history, terms };
+        (&mut self.answers, shelf, &mut self.counts)
+    }
+
+    /// Control and repairs; every other turn belongs to the data, which comes first.
+    #[cold]
+    fn answer(&mut self, now: u64, buffer: &mut [u8]) -> Option<Transmit> {
+        self.answered_last = !self.answered_last;
+        if !self.answered_last {
+            return None;
+        }
+        let (answers, mut shelf, counts) = self.answering();
+        answers.next(&mut shelf, counts, now, buffer)
+    }
+
+    #[inline(always)]
+    fn has_answers(&self) -> bool {
+        !self.answers.is_empty()
     }
 
     fn on_control(&mut self, from: SocketAddr, control: &Control<'_>, now: u64) {
         let ours = control.session == self.session;
         match &control.body {
             Body::Solicit { .. } if ours || control.session == Session([0; 10]) => {
-                self.note(from, Note::Advertise, now);
+                self.answers.note(&mut self.counts, from, Note::Advertise, now);
             }
             Body::Request(request) if ours => self.take_request(from, request, false, now),
             Body::Report(report) if ours => self.on_report(from, report, now),
