@@ -1,11 +1,14 @@
 //! What can go wrong with a log.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use gapless_shm::{CountersError, PollError, RingError};
 use thiserror::Error;
 
+use super::bulk::Refusal;
+use crate::net::NetError;
 use crate::protocol::Session;
 
 /// A log could not be opened, written or read.
@@ -151,6 +154,33 @@ pub enum LogError {
         /// The name.
         name: String,
     },
+    /// A rewinder cannot be had, or does not speak as one.
+    #[error("the rewinder {server} is of no use: {source}")]
+    Unreachable {
+        /// Its address.
+        server: String,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// A rewinder refused to serve.
+    #[error("the rewinder {server} refuses: {why}")]
+    Refused {
+        /// Its address.
+        server: String,
+        /// Why.
+        why: Refusal,
+    },
+    /// A rewinder cannot be reached where it was to be.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// A rewinder's sockets.
+    #[error(transparent)]
+    Net(#[from] NetError),
     /// The ring that is recorded could not be opened.
     #[error(transparent)]
     Ring(#[from] RingError),

@@ -4,6 +4,8 @@
 //! written is read into memory instead: its bytes change, and a mapping would show them half
 //! written. A block is checked once, before the first of its messages is handed out.
 
+mod blocks;
+
 use std::path::PathBuf;
 
 use gapless_shm::Message;
@@ -70,6 +72,8 @@ struct Told {
 struct Rest {
     at: u64,
     end: u64,
+    /// Where the block begins in the segment.
+    start: u64,
     /// Time of the next record, ns, and how much later each one is, with 16 bits of fraction.
     time: u64,
     first_ns: u64,
@@ -81,6 +85,7 @@ impl Rest {
         Self {
             at: offset + BLOCK_HEADER_BYTES as u64,
             end: offset + u64::from(header.length),
+            start: offset,
             time: 0,
             first_ns: header.first_ns,
             step: step(header),
@@ -90,7 +95,7 @@ impl Rest {
 
 /// How much later each record of a block is than the one before, ns, with 16 bits of fraction: what
 /// lies between the first and the last is evenly spread.
-fn step(header: &BlockHeader) -> u64 {
+pub(super) fn step(header: &BlockHeader) -> u64 {
     let span = header.last_ns.saturating_sub(header.first_ns).min(1 << 47);
     (span << 16) / u64::from(header.count.max(1))
 }

@@ -15,7 +15,7 @@
 //! | [`sim`] | a bad network, from a seed |
 //! | [`Receiver`] | packets to messages in order: sessions, gaps, requests, two lines |
 
-mod answer;
+pub(crate) mod answer;
 mod arbiter;
 pub mod control;
 mod durable;
@@ -32,10 +32,10 @@ mod options;
 mod pack;
 mod random;
 mod receiver;
-mod repair;
+pub(crate) mod repair;
 mod request;
 mod sender;
-mod shelf;
+pub(crate) mod shelf;
 pub mod sim;
 mod store;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use gapless_shm::{Consumer, LookBack, Memory, Place};
 
 use super::history::History;
 use super::mold::{self, Session};
-use super::repair::Pending;
+pub(crate) use super::repair::Pending;
 
 /// What an answer says of its stream besides messages.
 #[derive(Clone, Copy, Debug)]
