@@ -15,6 +15,7 @@ mod ping;
 mod progress;
 mod publish;
 mod range;
+mod record;
 mod records;
 mod relay;
 mod remove;
@@ -98,6 +99,7 @@ enum Command {
     Ls(ls::Args),
     Inspect(inspect::Args),
     Stat(stat::Args),
+    Record(record::Args),
     Log(log::Args),
     Rm(remove::Args),
     #[command(hide = true)]
@@ -121,6 +123,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Ls(args) => ls::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Stat(args) => stat::run(&args),
+        Command::Record(args) => record::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Rm(args) => remove::run(&args),
         Command::DemoPublisher(args) => demo::publisher::run(&args),

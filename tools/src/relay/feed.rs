@@ -28,7 +28,7 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// A file that is read into a ring.
-pub(super) struct Feed {
+pub(crate) struct Feed {
     input: Input,
     /// Of files of packets.
     receiver: Option<Receiver>,

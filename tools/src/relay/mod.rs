@@ -5,7 +5,7 @@ pub(crate) mod capture;
 mod feed;
 pub(crate) mod origin;
 mod sink;
-mod stage;
+pub(crate) mod stage;
 
 use std::time::{Duration, Instant};
 
@@ -130,7 +130,7 @@ impl Relay {
             (_, Address::Shm(to)) => (to.clone(), None, None),
             (_, Address::Udp(to)) => {
                 let directory = private_directory()?;
-                let ring = ring_between(to, &directory.path().display().to_string())?;
+                let ring = ring_between(to, "between", &directory.path().display().to_string())?;
                 let outlet = Outlet::new((**to).clone(), ring.clone());
                 (ring, Some(outlet), Some(directory))
             }
@@ -328,7 +328,7 @@ fn open_file(file: &FileOrigin, to: ShmAddress, wait: Option<usize>) -> anyhow::
 }
 
 /// For the ring between two streams of datagrams.
-fn private_directory() -> anyhow::Result<TempDir> {
+pub(crate) fn private_directory() -> anyhow::Result<TempDir> {
     let directory = |parent: &std::path::Path| {
         tempfile::Builder::new().prefix("gapless-relay-").tempdir_in(parent)
     };

@@ -7,7 +7,7 @@ use gapless::shm::{Producer, RingError, remove};
 use gapless::{Flags, Message, ShmAddress};
 
 /// A ring to be written.
-pub(super) struct Sink {
+pub(crate) struct Sink {
     address: ShmAddress,
     pub(super) producer: Option<Producer>,
     /// Takes no message for now.

@@ -20,13 +20,13 @@ const TOGETHER_MAX: usize = 64;
 
 /// How a stream that is read has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SourceEnd {
+pub(crate) enum SourceEnd {
     Closed,
     Died,
 }
 
 /// What fills a ring.
-pub(super) enum Intake {
+pub(crate) enum Intake {
     /// The ring is there, and others fill it.
     Nothing {
         ring: Box<Inspector>,
@@ -44,7 +44,7 @@ pub(super) enum Intake {
 
 impl Intake {
     /// From a ring into another.
-    pub(super) fn copy(from: &ShmAddress, to: ShmAddress) -> anyhow::Result<Self> {
+    pub(crate) fn copy(from: &ShmAddress, to: ShmAddress) -> anyhow::Result<Self> {
         let mut sink = Sink::new(to);
         let mut options = from.consumer_options().clone();
         let session = inspect(from)?.header().session;
@@ -63,7 +63,7 @@ impl Intake {
     }
 
     /// Does what there is to do, up to `limit` messages as far as that can be told beforehand.
-    pub(super) fn cycle(&mut self, limit: u64) -> anyhow::Result<usize> {
+    pub(crate) fn cycle(&mut self, limit: u64) -> anyhow::Result<usize> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(MESSAGES_MAX);
         match self {
             Self::Nothing { .. } => Ok(0),
@@ -103,7 +103,7 @@ impl Intake {
     }
 
     /// Whether there is nothing more to come, as far as `sent`, the next sequence to leave.
-    pub(super) fn end(&mut self, sent: Option<u64>) -> Option<SourceEnd> {
+    pub(crate) fn end(&mut self, sent: Option<u64>) -> Option<SourceEnd> {
         let ended = |status| match status {
             ProducerStatus::Closed => Some(SourceEnd::Closed),
             ProducerStatus::Dead => Some(SourceEnd::Died),
@@ -128,7 +128,7 @@ impl Intake {
     }
 
     /// The session of the ring that is filled; `None` before the stream was found.
-    pub(super) fn session(&mut self) -> Option<u64> {
+    pub(crate) fn session(&mut self) -> Option<u64> {
         match self {
             Self::Nothing { ring } => Some(ring.header().session),
             Self::Wire(agent) => agent.producer().map(|producer| producer.session()),
@@ -139,7 +139,7 @@ impl Intake {
     }
 
     /// Messages, their bytes as far as known, and how many were lost for good.
-    pub(super) fn carried(&mut self) -> (u64, u64, u64) {
+    pub(crate) fn carried(&mut self) -> (u64, u64, u64) {
         match self {
             Self::Nothing { .. } => (0, 0, 0),
             Self::Wire(agent) => {
@@ -153,7 +153,7 @@ impl Intake {
     }
 
     /// What was seen of packets.
-    pub(super) fn received(&mut self) -> Option<ReceiverCounts> {
+    pub(crate) fn received(&mut self) -> Option<ReceiverCounts> {
         match self {
             Self::Wire(agent) => Some(*agent.inlet().counts()),
             Self::File { feed, .. } => feed.counts(),
@@ -162,7 +162,7 @@ impl Intake {
     }
 
     /// Sleeps until something comes in, or a while has passed.
-    pub(super) fn sleep(&mut self, at_most: Duration) -> anyhow::Result<()> {
+    pub(crate) fn sleep(&mut self, at_most: Duration) -> anyhow::Result<()> {
         match self {
             Self::Wire(agent) => Ok(agent.inlet().wait(at_most)?),
             _ => {
@@ -177,7 +177,7 @@ impl Intake {
 const SILENCE_NS: u64 = 3_000_000_000;
 
 /// What sends a ring.
-pub(super) struct Outlet {
+pub(crate) struct Outlet {
     address: UdpAddress,
     ring: ShmAddress,
     sender: Option<(u64, SenderAgent)>,
@@ -187,12 +187,12 @@ pub(super) struct Outlet {
 
 impl Outlet {
     /// Sends what is in `ring`, once that is there.
-    pub(super) fn new(address: UdpAddress, ring: ShmAddress) -> Self {
+    pub(crate) fn new(address: UdpAddress, ring: ShmAddress) -> Self {
         Self { address, ring, sender: None, earlier: SenderCounts::default() }
     }
 
     /// Sends the ring that has this session: at once if it is another than before.
-    pub(super) fn follow(&mut self, session: Option<u64>) -> anyhow::Result<()> {
+    pub(crate) fn follow(&mut self, session: Option<u64>) -> anyhow::Result<()> {
         let Some(session) = session.filter(|new| self.sender.as_ref().is_none_or(|s| s.0 != *new))
         else {
             return Ok(());
@@ -205,23 +205,23 @@ impl Outlet {
         Ok(())
     }
 
-    pub(super) fn cycle(&mut self) -> anyhow::Result<usize> {
+    pub(crate) fn cycle(&mut self) -> anyhow::Result<usize> {
         let Some((_, sender)) = &mut self.sender else { return Ok(0) };
         sender.duty_cycle().with_context(|| format!("send to {}", self.address.name()))
     }
 
     /// The next sequence to leave.
-    pub(super) fn next_sequence(&self) -> Option<u64> {
+    pub(crate) fn next_sequence(&self) -> Option<u64> {
         self.sender.as_ref().map(|(_, sender)| sender.next_sequence())
     }
 
-    pub(super) fn receivers(&self) -> usize {
+    pub(crate) fn receivers(&self) -> usize {
         self.sender.as_ref().map_or(0, |(_, sender)| sender.receivers().count())
     }
 
     /// Ends the session: blocks until those that report have all of it, at most as long as the
     /// address's `linger` says.
-    pub(super) fn finish(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn finish(&mut self) -> anyhow::Result<()> {
         let Some((_, mut sender)) = self.sender.take() else { return Ok(()) };
         sender.end();
         while !sender.is_done() && !sender.is_confirmed() {
@@ -234,7 +234,7 @@ impl Outlet {
     }
 
     /// What was sent in all.
-    pub(super) fn counts(&self) -> SenderCounts {
+    pub(crate) fn counts(&self) -> SenderCounts {
         let current = self.sender.as_ref().map(|(_, sender)| *sender.counts());
         sum(&self.earlier, &current.unwrap_or_default())
     }
@@ -254,14 +254,18 @@ fn sum(one: &SenderCounts, other: &SenderCounts) -> SenderCounts {
 }
 
 /// The ring of an address, seen from outside.
-pub(super) fn inspect(address: &ShmAddress) -> anyhow::Result<Inspector> {
+pub(crate) fn inspect(address: &ShmAddress) -> anyhow::Result<Inspector> {
     Ok(Inspector::open_file(&ring_path(address.directory(), address.name())?)?)
 }
 
 /// The ring between the two halves when neither end names one: the one that the address's `ring`
-/// says, or one in `directory`; with the address's options of rings.
-pub(super) fn ring_between(to: &UdpAddress, directory: &str) -> anyhow::Result<ShmAddress> {
-    const OF_RINGS: [&str; 12] = [
+/// says, or `name` in `directory`; with the address's options of rings.
+pub(crate) fn ring_between(
+    to: &UdpAddress,
+    name: &str,
+    directory: &str,
+) -> anyhow::Result<ShmAddress> {
+    const OF_RINGS: [&str; 13] = [
         "capacity",
         "align",
         "max",
@@ -271,6 +275,7 @@ pub(super) fn ring_between(to: &UdpAddress, directory: &str) -> anyhow::Result<S
         "evictable",
         "filemode",
         "wait",
+        "envelope",
         "prefault",
         "lock",
         "huge",
@@ -290,7 +295,7 @@ pub(super) fn ring_between(to: &UdpAddress, directory: &str) -> anyhow::Result<S
     if !kept.iter().any(|option| option.starts_with("capacity=")) {
         kept.push("capacity=64M");
     }
-    let name = to.ring_name().unwrap_or("between");
+    let name = to.ring_name().unwrap_or(name);
     match format!("shm:{name}?{}", kept.join("&")).parse()? {
         Address::Shm(ring) => Ok(ring),
         _ => bail!("a ring's address was expected"),
