@@ -4,6 +4,7 @@
 //! ```text
 //! shm:NAME?option=value&option=value
 //! udp:GROUP_OR_HOST:PORT?option=value&option=value
+//! log:DIRECTORY?option=value&option=value
 //! ```
 //!
 //! Options of `shm:`
@@ -19,7 +20,10 @@
 //! | `parkable`, `evictable` | `yes`, `no` | publisher |
 //! | `first` | first sequence of a new ring | publisher |
 //! | `filemode` | octal, as 0640 | publisher |
-//! | `from` | `oldest`, `now`, or a sequence | subscriber |
+//! | `from` | `oldest`, `now`, a sequence; with `log` or `rewind` also `@TIME` | subscriber |
+//! | `log` | directory of the stream's log: what the ring has not any more is read there; a publisher whose ring is gone goes on from it | both |
+//! | `rewind` | rewinders, `HOST:PORT,HOST:PORT`, that have what the ring has not any more | subscriber |
+//! | `fresh` | `yes`: begin a new session although there is a log to go on with | publisher |
 //! | `name` | shown to whoever asks who is slow | subscriber |
 //! | `observe` | `yes`: no slot, holds nobody up | subscriber |
 //! | `wait` | `spin`, `yield`, `park` | subscriber |
@@ -30,8 +34,9 @@
 //! | `huge` | `default`, `transparent`, `required` | both |
 //!
 //! A side ignores the options of the other, so that both may use one string. For the options of
-//! `udp:` see [`UdpAddress`].
+//! `udp:` see [`UdpAddress`], for those of `log:` [`LogAddress`].
 
+mod log;
 mod udp;
 
 use std::fmt;
@@ -46,7 +51,29 @@ use thiserror::Error;
 
 use crate::protocol::Envelope;
 
+pub use log::{LogAddress, Pace, PastSource, ReadFrom, Until};
 pub use udp::UdpAddress;
+
+/// Where the past of a stream is to be had, and where a subscriber begins in it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PastOptions {
+    /// In this order.
+    pub(crate) sources: Vec<PastSource>,
+    /// Where to begin, if the address said so.
+    pub(crate) from: Option<ReadFrom>,
+    /// Whether a publisher begins anew although it could go on.
+    pub(crate) fresh: bool,
+}
+
+impl PastOptions {
+    /// The log on this host, if one was named.
+    pub(crate) fn log(&self) -> Option<&Path> {
+        self.sources.iter().find_map(|source| match source {
+            PastSource::Log(directory) => Some(directory.as_path()),
+            PastSource::Server(_) => None,
+        })
+    }
+}
 
 /// An address could not be read. Its text shows the address with the offending part underlined.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -80,6 +107,8 @@ pub enum Address {
     Shm(ShmAddress),
     /// Datagrams, to a multicast group or to hosts.
     Udp(Box<UdpAddress>),
+    /// A log on this host's disk, to be read.
+    Log(LogAddress),
 }
 
 /// The address of a ring, and how to open it on either side.
@@ -93,6 +122,7 @@ pub struct ShmAddress {
     pub(crate) wait: WaitStrategy,
     /// What envelopes say unless told otherwise; `None` if there are none.
     pub(crate) envelope: Option<Envelope>,
+    pub(crate) past: PastOptions,
 }
 
 impl Address {
@@ -101,6 +131,7 @@ impl Address {
         match self {
             Self::Shm(shm) => &shm.name,
             Self::Udp(udp) => udp.name(),
+            Self::Log(log) => log.directory().to_str().unwrap_or_default(),
         }
     }
 }
@@ -112,6 +143,7 @@ impl Address {
         match self {
             Self::Shm(shm) => shm.envelope.is_some(),
             Self::Udp(udp) => udp.sender.enveloped,
+            Self::Log(log) => log.envelope.is_some(),
         }
     }
 }
@@ -148,6 +180,7 @@ impl fmt::Display for Address {
         match self {
             Self::Shm(shm) => f.write_str(&shm.text),
             Self::Udp(udp) => f.write_str(udp.text()),
+            Self::Log(log) => f.write_str(log.text()),
         }
     }
 }
@@ -163,7 +196,8 @@ impl FromStr for Address {
         match scheme {
             "shm" => Ok(Self::Shm(input.shm(rest)?)),
             "udp" => Ok(Self::Udp(Box::new(udp::parse(&input, rest)?))),
-            _ => Err(input.error(scheme, "unknown kind of address; known: shm, udp")),
+            "log" => Ok(Self::Log(log::parse(&input, rest)?)),
+            _ => Err(input.error(scheme, "unknown kind of address; known: shm, udp, log")),
         }
     }
 }
@@ -192,10 +226,13 @@ impl Input<'_> {
         }
         let mut address = self.blank(name);
         for (key, value) in self.options(options)? {
-            if !self.set_envelope(&mut address.envelope, key, value)? {
+            if !self.set_envelope(&mut address.envelope, key, value)?
+                && !self.set_past(&mut address.past, key, value)?
+            {
                 self.set(&mut address, key, value)?;
             }
         }
+        self.check_past(&address.past)?;
         Ok(address)
     }
 
@@ -209,7 +246,50 @@ impl Input<'_> {
             consumer: ConsumerOptions::new(),
             wait: WaitStrategy::default(),
             envelope: None,
+            past: PastOptions::default(),
         }
+    }
+
+    /// `log`, `rewind`, `fresh`, and `from` for whoever reads the past. False if `key` is something
+    /// else, or has a further meaning.
+    fn set_past(
+        &self,
+        past: &mut PastOptions,
+        key: &str,
+        value: &str,
+    ) -> Result<bool, AddressError> {
+        match key {
+            // What is at hand first.
+            "log" => past.sources.insert(0, log::directory(self, value)?),
+            "rewind" => past.sources.extend(log::servers(self, value)?),
+            "fresh" => past.fresh = self.yes(value)?,
+            "from" => {
+                let from = log::read_from(self, value)?;
+                past.from = Some(from);
+                return Ok(matches!(from, ReadFrom::UnixNs(_)));
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// A time needs a log to be looked up in.
+    fn check_past(&self, past: &PastOptions) -> Result<(), AddressError> {
+        match past.from {
+            Some(ReadFrom::UnixNs(_)) if past.log().is_none() => {
+                Err(self.error(self.text, "from=@TIME needs a log on this host: say log=DIRECTORY"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn wait(&self, value: &str) -> Result<WaitStrategy, AddressError> {
+        let strategies = [
+            ("spin", WaitStrategy::BusySpin),
+            ("yield", WaitStrategy::SpinYield),
+            ("park", WaitStrategy::Park),
+        ];
+        self.word(value, &strategies)
     }
 
     /// `envelope`, `topic` and `publisher`. False if `key` is something else.
@@ -265,14 +345,7 @@ impl Input<'_> {
             "from" => address.consumer = consumer.start(self.start(value)?),
             "name" => address.consumer = consumer.name(value),
             "observe" => address.consumer = consumer.observer(self.yes(value)?),
-            "wait" => {
-                let strategies = [
-                    ("spin", WaitStrategy::BusySpin),
-                    ("yield", WaitStrategy::SpinYield),
-                    ("park", WaitStrategy::Park),
-                ];
-                address.wait = self.word(value, &strategies)?;
-            }
+            "wait" => address.wait = self.wait(value)?,
             "dir" if value.is_empty() => return Err(self.error(value, "dir= needs a directory")),
             "dir" => {
                 address.directory = value.into();
@@ -308,8 +381,8 @@ impl Input<'_> {
                 return Err(self.error(
                     key,
                     "unknown option; known: dir, capacity, align, max, slots, mode, parkable, \
-                     evictable, first, filemode, from, name, observe, wait, envelope, topic, \
-                     publisher, prefault, lock, huge",
+                     evictable, first, filemode, from, log, rewind, fresh, name, observe, wait, \
+                     envelope, topic, publisher, prefault, lock, huge",
                 ));
             }
         }

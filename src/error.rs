@@ -1,9 +1,10 @@
 //! What can go wrong when a stream is opened or read.
 
-use gapless_shm::RingError;
+use gapless_shm::{PublishError, RingError};
 use thiserror::Error;
 
 use crate::address::AddressError;
+use crate::log::LogError;
 use crate::protocol::Session;
 use crate::wire::WireError;
 
@@ -20,6 +21,23 @@ pub enum Error {
     /// The sockets behind the address could not be opened, or the stream not be carried by them.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// The log behind the address, or the one that it goes on from, could not be opened.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A message of the log does not fit the ring that is made from it.
+    #[error("message {sequence} of the log does not fit the new ring: {error}")]
+    Refill {
+        /// Its sequence number.
+        sequence: u64,
+        /// Why.
+        error: PublishError,
+    },
+    /// A log cannot be published to.
+    #[error("{address} is a log: publish to a shm: or udp: address, and record that")]
+    NotPublished {
+        /// The address.
+        address: String,
+    },
 }
 
 /// A subscriber's poll found something else than messages.
@@ -34,7 +52,8 @@ pub enum PollError {
         /// Sequence of the next message.
         resumed_at: u64,
     },
-    /// Messages were lost on a network, and nobody has them any more. The next poll goes on.
+    /// Messages were lost on a network, or are damaged in or missing from a log, and nobody has
+    /// them any more. The next poll goes on.
     #[error("{count} messages from {first} on were lost and cannot be had again")]
     Lost {
         /// Sequence of the first.
@@ -70,6 +89,9 @@ pub enum PollError {
     /// The network.
     #[error(transparent)]
     Wire(Box<WireError>),
+    /// The log, or a server of the past.
+    #[error(transparent)]
+    Log(Box<LogError>),
     /// Something else of the ring.
     #[error(transparent)]
     Ring(gapless_shm::PollError),
@@ -85,6 +107,19 @@ impl From<gapless_shm::PollError> for PollError {
             Ring::Corrupt { position, word } => Self::Corrupt { position, word },
             Ring::Unsteady => Self::Unsteady,
             other => Self::Ring(other),
+        }
+    }
+}
+
+impl From<LogError> for PollError {
+    #[cold]
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Damaged { first, count, .. } | LogError::Missing { first, count } => {
+                Self::Lost { first, count }
+            }
+            LogError::NewSession { session, next } => Self::NewSession { session, next },
+            other => Self::Log(Box::new(other)),
         }
     }
 }

@@ -29,6 +29,7 @@
 //! | run a duty cycle on a pinned, named thread | [`Agent`], [`AgentRunner`] |
 //! | measure time across processes | [`TscClock`] |
 //! | move datagrams: sockets, multicast, floods | [`net`] |
+//! | record a stream, and replay it | [`log`] |
 //! | everything about the ring itself | [`shm`] |
 //!
 //! Not here: brokers, daemons, background threads. Nothing on the path of a message allocates,
@@ -40,20 +41,24 @@ mod address;
 mod agent;
 mod clock;
 mod cpu;
+mod durable;
 mod error;
 mod fragment;
+mod joining;
 pub mod log;
 mod merge;
 pub mod net;
 pub mod protocol;
 mod publisher;
+mod revival;
 mod subscriber;
 pub mod wire;
 
-pub use address::{Address, AddressError, ShmAddress, UdpAddress};
+pub use address::{Address, AddressError, LogAddress, ShmAddress, UdpAddress};
 pub use agent::{Agent, AgentRunner, Ended, RunnerOptions};
 pub use clock::{Calibration, Clock, ManualClock, TscClock};
 pub use cpu::{PinError, available_cores, pin_current_thread};
+pub use durable::DurableError;
 pub use error::{Error, PollError};
 pub use fragment::{Fragments, Part, Reassembler};
 /// The ring itself, for those who want more of it than [`Publisher`] and [`Subscriber`] offer.

@@ -8,11 +8,13 @@ use gapless_shm::{ConsumerOptions, ConsumerView, Mapped, Producer, PublishError,
 
 use crate::address::{Address, UdpAddress};
 use crate::agent::Agent;
+use crate::durable::{Durable, DurableError};
 use crate::error::Error;
 use crate::fragment::Fragments;
 use crate::protocol::Envelope;
 use crate::protocol::envelope::ENVELOPE_BYTES;
 use crate::protocol::mold::{BLOCK_HEADER_BYTES, HEADER_BYTES};
+use crate::revival;
 use crate::wire::{SenderAgent, WireError};
 
 /// A publisher of datagrams that is dropped gives its receivers so long to ask for what they lack.
@@ -29,11 +31,18 @@ const DROP_LINGER: Duration = Duration::from_millis(20);
 /// publishes it; messages of one [`batch`](Self::batch) leave together, which is many times cheaper
 /// each. Between messages call [`poll`](Self::poll): it answers requests and sends heartbeats.
 ///
+/// With `log=DIRECTORY` a publisher whose ring is gone (its host was started anew) goes on with the
+/// session and the sequence that the log ends with, and has the log's last messages in its ring
+/// again, for whoever asks for them; `fresh=yes` begins a new session all the same. What the log
+/// had not been given when the host went down is not known to anybody but those who received it:
+/// publish what must not be published twice only once it [is durable](Self::wait_durable).
+///
 /// With `envelope=yes` each message is preceded by an [`Envelope`], which subscribers with the same
 /// option take off again: it names topic, publisher, the publisher's own sequence number and the
 /// time, and lets fragments travel.
 pub struct Publisher {
     producer: Producer,
+    durable: Durable,
     wire: Option<Box<Wire>>,
     envelope: Option<Envelope>,
     /// Where messages of a batch meet their envelopes.
@@ -47,7 +56,8 @@ struct Wire {
     failed: Option<WireError>,
     /// Longest record that fits a datagram, bytes.
     max_bytes: usize,
-    /// Whether the ring has a name: then the session can be carried on, and is not ended.
+    /// Whether the ring has a name, or there is a log: then the session can be carried on, and is
+    /// not ended.
     carries_on: bool,
 }
 
@@ -70,12 +80,14 @@ impl Publisher {
     pub fn open_at(address: &Address) -> Result<Self, Error> {
         match address {
             Address::Shm(shm) => Ok(Self {
-                producer: shm.ring.open(shm.name())?,
+                producer: revival::open_ring(shm, shm.ring.clone())?,
+                durable: Durable::of(shm),
                 wire: None,
                 envelope: shm.envelope,
                 scratch: Vec::new(),
             }),
             Address::Udp(udp) => Self::open_udp(udp),
+            Address::Log(log) => Err(Error::NotPublished { address: log.text().to_owned() }),
         }
     }
 
@@ -89,10 +101,13 @@ impl Publisher {
         let directory = address.ring.directory();
         let consumer = ConsumerOptions::new().directory(directory).start(Start::Now).name("sender");
         let (producer, consumer) = match address.ring_name() {
-            Some(name) => (ring.open(name)?, consumer.attach(name)?),
+            Some(name) => (revival::open_ring(&address.ring, ring)?, consumer.attach(name)?),
             None => {
                 let name = unnamed();
-                let producer = ring.create(&name)?;
+                let producer = match revival::from_log(&address.ring, &ring, &name)? {
+                    Some(producer) => producer,
+                    None => ring.create(&name)?,
+                };
                 let consumer = consumer.attach(&name);
                 // From here on it lives as long as its two mappings.
                 remove(directory, &name, true)?;
@@ -100,11 +115,12 @@ impl Publisher {
             }
         };
         let agent = SenderAgent::open(address, consumer)?;
-        let carries_on = address.ring_name().is_some();
+        let carries_on = address.ring_name().is_some() || address.ring.past.log().is_some();
         let max_bytes = agent.max_message_bytes();
         let wire = Box::new(Wire { agent, failed: None, max_bytes, carries_on });
         let (envelope, scratch) = (address.ring.envelope, Vec::new());
-        Ok(Self { producer, wire: Some(wire), envelope, scratch })
+        let durable = Durable::of(&address.ring);
+        Ok(Self { producer, durable, wire: Some(wire), envelope, scratch })
     }
 
     /// Publishes a copy of `payload` and returns its sequence number. Never blocks.
@@ -279,6 +295,42 @@ impl Publisher {
                 Some(error) => Err(error),
                 None => wire.agent.duty_cycle(),
             },
+        }
+    }
+
+    /// Sequence of the last message that a [recorder](crate::log::Recorder) of this stream's ring
+    /// has made durable; 0 if there is none yet, or no recorder.
+    ///
+    /// # Errors
+    /// [`DurableError::NoRecorder`], [`DurableError::RecorderDead`].
+    pub fn durable_sequence(&mut self) -> Result<u64, DurableError> {
+        self.durable.sequence(self.producer.session())
+    }
+
+    /// Waits until message `sequence` is durable, for as long as `timeout`; meanwhile does what
+    /// [`poll`](Self::poll) does. For those who must not act before the disk has it: ask
+    /// [`durable_sequence`](Self::durable_sequence) instead where waiting is not to be had.
+    ///
+    /// # Errors
+    /// [`DurableError::Timeout`] says how far the recorder has come;
+    /// [`DurableError::NoRecorder`], [`DurableError::RecorderDead`].
+    pub fn wait_durable(&mut self, sequence: u64, timeout: Duration) -> Result<(), DurableError> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let durable = match self.durable_sequence() {
+                Ok(durable) => durable,
+                // What it did before it went is done.
+                Err(DurableError::RecorderDead { durable, .. }) if durable >= sequence => durable,
+                Err(error) => return Err(error),
+            };
+            if durable >= sequence {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(DurableError::Timeout { wanted: sequence, durable });
+            }
+            self.make_room();
+            std::hint::spin_loop();
         }
     }
 

@@ -7,7 +7,9 @@ use gapless_shm::{Consumer, Flags, Message, ProducerStatus, WaitStrategy, Waiter
 
 use crate::address::Address;
 use crate::error::{Error, PollError};
-use crate::protocol::{Envelope, Event};
+use crate::joining::{Beginning, Joining, Live, Turn, poll_past};
+use crate::log::Replay;
+use crate::protocol::{Envelope, Event, Session};
 use crate::wire::{Inlet, WireError};
 
 /// A subscriber of datagrams that has heard nothing for so long takes the publisher for dead: three
@@ -20,9 +22,14 @@ const PARK_MAX: Duration = Duration::from_millis(10);
 ///
 /// See the crate's first page for an example. Of a `shm:` address it reads the ring; of a `udp:`
 /// address it owns the sockets, and asks for what was lost on the way: all of it in
-/// [`poll`](Self::poll), in the caller's thread.
+/// [`poll`](Self::poll), in the caller's thread. Of a `log:` address it replays what was recorded.
+///
+/// A `shm:` or `udp:` address that names a `log`, or rewinders, may say `from` further back than
+/// the ring or the sender go: then the past is read there first, and the stream joined where it
+/// ends, with no gap, no message twice, and nothing to do for the caller.
 pub struct Subscriber {
     source: Source,
+    wait: WaitStrategy,
     waiter: Waiter,
     enveloped: bool,
 }
@@ -31,13 +38,15 @@ pub struct Subscriber {
 enum Source {
     Ring(Consumer),
     Wire(Box<Wire>),
+    Log(Box<Replay>),
+    Joining(Box<Joining>),
 }
 
 /// An inlet, and what cannot be told between two messages.
 struct Wire {
     inlet: Inlet,
     parks: bool,
-    joined: bool,
+    joined: Option<Session>,
     /// To be told by the next polls.
     told: VecDeque<PollError>,
 }
@@ -49,7 +58,7 @@ impl Subscriber {
     /// # Errors
     /// [`Error::Address`] points at what is wrong in the address; [`Error::Ring`] says why the ring
     /// could not be attached to, among others that it does not exist yet; [`Error::Wire`] what the
-    /// network refused.
+    /// network refused; [`Error::Log`] why there is no log to read, or not so far back.
     pub fn open(address: &str) -> Result<Self, Error> {
         Self::open_at(&address.parse()?)
     }
@@ -61,17 +70,25 @@ impl Subscriber {
     pub fn open_at(address: &Address) -> Result<Self, Error> {
         let (source, wait, envelope) = match address {
             Address::Shm(shm) => {
-                (Source::Ring(shm.consumer.attach(shm.name())?), shm.wait, shm.envelope)
+                let source = match Joining::of_ring(shm)? {
+                    Beginning::Present(consumer) => Source::Ring(*consumer),
+                    Beginning::Past(joining) => Source::Joining(Box::new(joining)),
+                };
+                (source, shm.wait, shm.envelope)
             }
             Address::Udp(udp) => {
                 let wait = udp.wait_strategy();
-                let parks = wait == WaitStrategy::Park;
-                let inlet = Inlet::open(udp)?;
-                let wire = Wire { inlet, parks, joined: false, told: VecDeque::new() };
-                (Source::Wire(Box::new(wire)), wait, udp.ring.envelope)
+                let source = match Joining::of_wire(udp)? {
+                    Some(joining) => Source::Joining(Box::new(joining)),
+                    None => Source::wire(Inlet::open(udp)?, wait, None),
+                };
+                (source, wait, udp.ring.envelope)
+            }
+            Address::Log(log) => {
+                (Source::Log(Box::new(Replay::open(log)?)), log.wait, log.envelope)
             }
         };
-        Ok(Self { source, waiter: Waiter::new(wait), enveloped: envelope.is_some() })
+        Ok(Self { source, wait, waiter: Waiter::new(wait), enveloped: envelope.is_some() })
     }
 
     /// Hands up to `limit` messages to `handler`, in order, and returns how many. Never blocks.
@@ -147,6 +164,19 @@ impl Subscriber {
                 Ok(handled)
             }
             Source::Wire(wire) => wire.poll(limit, handler),
+            Source::Log(replay) => poll_past(&mut **replay, limit, &mut handler),
+            Source::Joining(joining) => match joining.poll(limit, &mut handler)? {
+                Turn::Handed(handed) => Ok(handed),
+                Turn::Joined(live, told) => {
+                    self.source = match live {
+                        Live::Ring(consumer) => Source::Ring(*consumer),
+                        Live::Wire(inlet, session) => {
+                            Source::wire(*inlet, self.wait, Some(session))
+                        }
+                    };
+                    told.map_or(Ok(0), Err)
+                }
+            },
         }
     }
 
@@ -169,7 +199,7 @@ impl Subscriber {
         match &mut self.source {
             Source::Ring(consumer) => self.waiter.wait(consumer),
             Source::Wire(wire) if wire.parks => wire.inlet.wait(PARK_MAX)?,
-            Source::Wire(_) => self.waiter.idle(),
+            Source::Wire(_) | Source::Log(_) | Source::Joining(_) => self.waiter.idle(),
         }
         Ok(0)
     }
@@ -179,13 +209,20 @@ impl Subscriber {
         match &self.source {
             Source::Ring(consumer) => consumer.next_sequence(),
             Source::Wire(wire) => wire.inlet.next_sequence(),
+            Source::Log(replay) => replay.next_sequence(),
+            Source::Joining(joining) => joining.next_sequence(),
         }
+    }
+
+    /// Whether this has come to the present: false while it reads the past.
+    pub fn is_live(&self) -> bool {
+        matches!(self.source, Source::Ring(_) | Source::Wire(_))
     }
 
     /// Whether the publisher lives, has closed the stream, or has died. Ask when polls stay empty.
     ///
     /// Of datagrams nobody can know: a publisher that has not been heard of for 3 s counts as dead,
-    /// one that was never heard of as alive.
+    /// one that was never heard of as alive. A replay that has come to its end counts as closed.
     pub fn publisher_status(&self) -> ProducerStatus {
         match &self.source {
             Source::Ring(consumer) => consumer.producer_status(),
@@ -194,6 +231,8 @@ impl Subscriber {
                 Some(silent) if silent >= SILENCE_NS => ProducerStatus::Dead,
                 _ => ProducerStatus::Alive,
             },
+            Source::Log(replay) if replay.is_ended() => ProducerStatus::Closed,
+            Source::Log(_) | Source::Joining(_) => ProducerStatus::Alive,
         }
     }
 
@@ -201,16 +240,31 @@ impl Subscriber {
     pub fn consumer(&mut self) -> Option<&mut Consumer> {
         match &mut self.source {
             Source::Ring(consumer) => Some(consumer),
-            Source::Wire(_) => None,
+            _ => None,
         }
     }
 
     /// The receiving side, of a `udp:` address: counters, lines, the session.
     pub fn inlet(&mut self) -> Option<&mut Inlet> {
         match &mut self.source {
-            Source::Ring(_) => None,
             Source::Wire(wire) => Some(&mut wire.inlet),
+            _ => None,
         }
+    }
+
+    /// The log, of a `log:` address.
+    pub fn replay(&mut self) -> Option<&mut Replay> {
+        match &mut self.source {
+            Source::Log(replay) => Some(replay),
+            _ => None,
+        }
+    }
+}
+
+impl Source {
+    fn wire(inlet: Inlet, wait: WaitStrategy, joined: Option<Session>) -> Self {
+        let parks = wait == WaitStrategy::Park;
+        Self::Wire(Box::new(Wire { inlet, parks, joined, told: VecDeque::new() }))
     }
 }
 
@@ -251,10 +305,10 @@ impl Wire {
                 next
             }
             Event::Joined { session, next } => {
-                if *joined {
+                if joined.is_some_and(|joined| joined != session) {
                     told.push_back(PollError::NewSession { session, next });
                 }
-                *joined = true;
+                *joined = Some(session);
                 true
             }
             Event::Ended { .. } => true,

@@ -44,6 +44,7 @@ const SRC_FLOORS: &[&[&str]] = &[
     &["wire"],
     &["log"],
     &["error"],
+    &["durable", "joining", "revival"],
     &["publisher", "subscriber"],
     &["merge"],
     &["lib"],

@@ -175,6 +175,11 @@ impl RingOptions {
         /// user can truncate the file under the publisher.
         foreign_owner: bool,
     }
+    /// Bytes of data that a ring of these options holds.
+    pub fn capacity(&self) -> u64 {
+        self.capacity_bytes.unwrap_or(CAPACITY_DEFAULT_BYTES)
+    }
+
     placement_setters!();
 
     /// Creates the ring and becomes its producer.

@@ -31,7 +31,10 @@ use crate::protocol::{Flow, Join, ReceiverOptions, RequestProtocol, SenderOption
 /// | `request` | request servers, `HOST:PORT,HOST:PORT`; `none`: never ask; default: whoever sends | subscriber |
 /// | `source` | the only sender to take from in the group | subscriber |
 /// | `session` | the only session to take, 10 characters | subscriber |
-/// | `from` | `now`, `oldest` (still held by the sender), or a sequence | subscriber |
+/// | `from` | `now`, `oldest` (still held by the sender), a sequence; with `log` or `rewind` also `@TIME` | subscriber |
+/// | `log` | directory of the stream's log: what the sender has not any more is read there; a publisher whose ring is gone goes on from it | both |
+/// | `rewind` | rewinders, `HOST:PORT,HOST:PORT`, that have what the sender has not any more, in bulk | subscriber |
+/// | `fresh` | `yes`: begin a new session although there is a log to go on with | publisher |
 /// | `name` | shown in the sender's list of receivers | subscriber |
 /// | `reorder` | how long a gap may be mere reordering (2us) | subscriber |
 /// | `skew` | how far line B may be behind line A (1ms) | subscriber |
@@ -196,7 +199,8 @@ pub(super) fn parse(input: &Input<'_>, rest: &str) -> Result<UdpAddress, Address
         durable: false,
     };
     for (key, value) in input.options(options)? {
-        let taken = set_place(input, &mut address, key, value)?
+        let taken = input.set_past(&mut address.ring.past, key, value)?
+            || set_place(input, &mut address, key, value)?
             || set_sending(input, &mut address, key, value)?
             || set_receiving(input, &mut address, key, value)?;
         if !taken {
@@ -204,6 +208,7 @@ pub(super) fn parse(input: &Input<'_>, rest: &str) -> Result<UdpAddress, Address
         }
     }
     address.receiver.lines = address.lines.len();
+    input.check_past(&address.ring.past)?;
     Ok(address)
 }
 
@@ -408,9 +413,10 @@ fn set_ring(
         key,
         format!(
             "unknown option; known: iface, b, ifaceb, also, bind, ttl, loop, datagram, flow, \
-             heartbeat, linger, ring, anysession, request, source, session, from, name, reorder, \
-             skew, backoff, retry, giveup, store, repair, backend, rcvbuf, sndbuf, dscp, busypoll, \
-             coalesce, durable, envelope, topic, publisher, stats; of the ring: {}",
+             heartbeat, linger, ring, anysession, request, source, session, from, log, rewind, \
+             fresh, name, reorder, skew, backoff, retry, giveup, store, repair, backend, \
+             rcvbuf, sndbuf, dscp, busypoll, coalesce, durable, envelope, topic, publisher, stats; \
+             of the ring: {}",
             RING.join(", ")
         ),
     ))

@@ -73,6 +73,8 @@ impl<F: DiskFile> IndexWriter<F> {
 pub(crate) enum Key {
     Sequence(u64),
     UnixNs(u64),
+    /// Offset in the segment.
+    Offset(u64),
 }
 
 impl Key {
@@ -81,6 +83,7 @@ impl Key {
             Self::Sequence(wanted) => entry.sequence <= wanted,
             // Several blocks may have one time: the first of them is wanted.
             Self::UnixNs(wanted) => entry.first_ns < wanted,
+            Self::Offset(wanted) => entry.offset <= wanted,
         }
     }
 }

@@ -102,6 +102,7 @@ mod past;
 mod reader;
 mod recorder;
 mod recovery;
+mod replay;
 mod retention;
 mod rewinder;
 mod scan;
@@ -115,15 +116,18 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use crate::address::{Pace, PastSource, ReadFrom, Until};
 pub use disk::{Disk, DiskFile, FileSystem};
 pub use error::LogError;
 pub use fetch::Fetch;
 pub use finding::{Finding, VerifyReport};
 pub use format::{BLOCK_HEADER_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 pub use options::{LogOptions, Retention, SyncPolicy};
-pub use past::{Past, PastSource};
-pub use reader::{LogReader, ReadFrom};
+pub use past::Past;
+pub use reader::LogReader;
 pub use recorder::{Recorder, RecorderCounts, RecorderOptions, WhenSlow};
+pub(crate) use replay::Records;
+pub use replay::Replay;
 pub use retention::Reader;
 pub use rewinder::{Rewinder, RewinderCounts, RewinderOptions};
 pub use survey::{SegmentInfo, survey};
@@ -165,4 +169,14 @@ pub fn trim(directory: &Path, session: Session, sequence: u64) -> Result<usize, 
 /// [`LogError::System`].
 pub fn retain(directory: &Path, retention: Retention, now_unix_ns: u64) -> Result<usize, LogError> {
     retention::retain(&FileSystem::default(), directory, retention, now_unix_ns)
+}
+
+/// The newest session of the log in `directory`, and the sequence that it goes on with: what a
+/// writer that opened it now would find. `None` if there is no log, or nothing in it.
+///
+/// # Errors
+/// As for [`LogOptions::open`].
+pub fn end(directory: &Path) -> Result<Option<(Session, u64)>, LogError> {
+    let end = recovery::find_end(&FileSystem::default(), directory, false)?;
+    Ok(end.map(|end| (Session::from_number(end.name.session), end.scanned.next_sequence)))
 }

@@ -1,31 +1,17 @@
 //! The past of a stream, wherever it can be had: logs on this host, and whoever else keeps one.
 
-use std::fmt;
 use std::path::PathBuf;
 
 use gapless_shm::Message;
 
+use super::disk::FileSystem;
 use super::error::LogError;
-use super::reader::{LogReader, ReadFrom};
-use crate::protocol::Session;
+use super::reader::LogReader;
+use super::replay::Records;
+use crate::address::{PastSource, ReadFrom};
 
 /// A place that had nothing in so many polls is left for the next one.
 const PATIENCE_POLLS: u32 = 256;
-
-/// A place that has the past of a stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PastSource {
-    /// A log on this host, by its directory.
-    Log(PathBuf),
-}
-
-impl fmt::Display for PastSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Log(directory) => write!(f, "log:{}", directory.display()),
-        }
-    }
-}
 
 /// Reads the past of one session, from the first of several places that has it; if one has no more,
 /// from the next.
@@ -33,7 +19,7 @@ pub struct Past {
     sources: Vec<PastSource>,
     session: u64,
     next_sequence: u64,
-    open: Option<Open>,
+    open: Option<Opened>,
     /// Which source is open, or comes next.
     turn: usize,
     /// What each source said last, if it did not have the next message.
@@ -41,11 +27,74 @@ pub struct Past {
     empty_polls: u32,
 }
 
-enum Open {
+enum Opened {
     Log(Box<LogReader>),
 }
 
+impl Opened {
+    fn at(source: &PastSource, session: Option<u64>, from: ReadFrom) -> Result<Self, LogError> {
+        match source {
+            PastSource::Log(directory) => {
+                let disk = FileSystem::default();
+                let reader = LogReader::open_on(disk, directory, session, from)?;
+                Ok(Self::Log(Box::new(reader)))
+            }
+            PastSource::Server(server) => {
+                let unsupported = std::io::ErrorKind::Unsupported.into();
+                Err(LogError::system("connect to", server.to_string())(unsupported))
+            }
+        }
+    }
+
+    fn session(&self) -> u64 {
+        match self {
+            Self::Log(reader) => reader.session(),
+        }
+    }
+
+    fn next_sequence(&self) -> u64 {
+        match self {
+            Self::Log(reader) => reader.next_sequence(),
+        }
+    }
+
+    #[inline]
+    fn poll_while(
+        &mut self,
+        limit: usize,
+        handler: impl FnMut(Message<'_>, u64) -> bool,
+    ) -> Result<usize, LogError> {
+        match self {
+            Self::Log(reader) => reader.poll_while(limit, handler),
+        }
+    }
+}
+
 impl Past {
+    /// Opens the first of `sources` that has the past of `session` (or of its newest one) from
+    /// `from` on.
+    ///
+    /// # Errors
+    /// What the last of them said, if none has.
+    pub fn open(
+        sources: Vec<PastSource>,
+        session: Option<u64>,
+        from: ReadFrom,
+    ) -> Result<Self, LogError> {
+        let mut refused = LogError::NotFound { directory: PathBuf::new() };
+        for turn in 0..sources.len() {
+            match Opened::at(&sources[turn], session, from) {
+                Ok(open) => {
+                    let (session, next_sequence) = (open.session(), open.next_sequence());
+                    let open = Some(open);
+                    return Ok(Self { open, turn, ..Self::new(sources, session, next_sequence) });
+                }
+                Err(error) => refused = error,
+            }
+        }
+        Err(refused)
+    }
+
     /// The past of `session`, from `next_sequence` on. Nothing is opened yet.
     pub fn new(sources: Vec<PastSource>, session: u64, next_sequence: u64) -> Self {
         let refused = sources.iter().map(|_| None).collect();
@@ -85,7 +134,7 @@ impl Past {
                     }
                 }
             }
-            let Some(Open::Log(reader)) = &mut self.open else { return Ok(0) };
+            let Some(reader) = &mut self.open else { return Ok(0) };
             match reader.poll_while(limit, &mut handler) {
                 Ok(0) if reader.next_sequence() > self.next_sequence => {
                     let (first, end) = (self.next_sequence, reader.next_sequence());
@@ -115,18 +164,10 @@ impl Past {
         self.nobody_has_it()
     }
 
-    fn open_source(&self) -> Result<Open, LogError> {
-        let Some(source) = self.sources.get(self.turn) else {
-            return Err(LogError::NotFound { directory: PathBuf::new() });
-        };
-        match source {
-            PastSource::Log(directory) => {
-                let session = Session::from_number(self.session);
-                let from = ReadFrom::Sequence(self.next_sequence);
-                let reader = LogReader::open_session(directory, session, from)?;
-                Ok(Open::Log(Box::new(reader)))
-            }
-        }
+    fn open_source(&self) -> Result<Opened, LogError> {
+        let source = self.sources.get(self.turn);
+        let source = source.ok_or(LogError::NotFound { directory: PathBuf::new() })?;
+        Opened::at(source, Some(self.session), ReadFrom::Sequence(self.next_sequence))
     }
 
     /// Turns to the next place because of what this one said.
@@ -167,5 +208,15 @@ impl Past {
         }
         let last = self.refused.iter_mut().find_map(Option::take);
         last.map_or(Ok(0), Err)
+    }
+}
+
+impl Records for Past {
+    fn poll_while(
+        &mut self,
+        limit: usize,
+        handler: impl FnMut(Message<'_>, u64) -> bool,
+    ) -> Result<usize, LogError> {
+        Self::poll_while(self, limit, handler)
     }
 }

@@ -18,25 +18,13 @@ use super::index::{Index, Key};
 use super::retention::Declaration;
 use super::scan::{self, follows};
 use super::segment::{Bytes, Segment};
+use crate::address::ReadFrom;
 use crate::protocol::Session;
 
 /// A block that does not become whole in so many polls is looked at for damage.
 const SUSPECT_POLLS: u32 = 256;
 /// The directory is listed once in so many polls that found nothing.
 const LIST_POLLS: u32 = 256;
-
-/// Where a reader begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadFrom {
-    /// At the oldest message of the session.
-    Oldest,
-    /// At this sequence number; one in the future is waited for.
-    Sequence(u64),
-    /// At the first message recorded at this time or later, ns since the Unix epoch.
-    UnixNs(u64),
-    /// Behind the last message.
-    Now,
-}
 
 /// A reader of a log: any number, each at its own pace, in any process that may read the files.
 ///
@@ -215,6 +203,29 @@ impl<D: Disk> LogReader<D> {
         }
     }
 
+    /// Goes to a message with about `bytes` of log behind it, or to the oldest.
+    ///
+    /// # Errors
+    /// As for [`seek`](Self::seek).
+    pub fn seek_back(&mut self, bytes: u64) -> Result<(), LogError> {
+        self.seek(ReadFrom::Now)?;
+        let mut name = self.segment.name;
+        let (mut end, mut left) = (self.segment.offset, bytes);
+        let names = self.session_names();
+        let newest = name;
+        for &before in names.iter().rev().filter(|&&before| before < newest) {
+            if left <= end {
+                break;
+            }
+            left -= end;
+            self.enter(before)?;
+            end = self.segment.length()?;
+            name = before;
+        }
+        self.enter(name)?;
+        self.walk(Key::Offset(end.saturating_sub(left)))
+    }
+
     fn session_names(&self) -> Vec<SegmentName> {
         self.names.iter().copied().filter(|name| name.session == self.session).collect()
     }
@@ -249,6 +260,7 @@ impl<D: Disk> LogReader<D> {
             let here = match key {
                 Key::Sequence(wanted) => block.end_sequence() > wanted,
                 Key::UnixNs(wanted) => block.last_ns >= wanted && block.kind != Kind::Seal,
+                Key::Offset(wanted) => self.segment.offset >= wanted,
             };
             if here || block.kind == Kind::Seal {
                 if let (Key::UnixNs(wanted), true) = (key, here) {

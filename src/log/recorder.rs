@@ -16,9 +16,9 @@ use gapless_shm::{
 use super::disk::{Disk, FileSystem};
 use super::error::LogError;
 use super::options::LogOptions;
-use super::past::{Past, PastSource};
+use super::past::Past;
 use super::writer::{LogWriter, Recovery};
-use crate::address::ShmAddress;
+use crate::address::{PastSource, ShmAddress};
 use crate::agent::Agent;
 
 /// Messages taken from the ring in one turn.
@@ -255,6 +255,7 @@ impl<D: Disk> Recorder<D> {
             gone: false,
         };
         recorder.begin()?;
+        recorder.show(unix_ns(), true);
         Ok(recorder)
     }
 

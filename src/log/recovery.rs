@@ -61,6 +61,7 @@ pub struct Cut {
 pub(crate) fn find_end<D: Disk>(
     disk: &D,
     directory: &Path,
+    writable: bool,
 ) -> Result<Option<End<D::File>>, LogError> {
     let names = catalog::list(disk, directory)?;
     let boot = disk.boot_id();
@@ -68,7 +69,7 @@ pub(crate) fn find_end<D: Disk>(
     let mut candidates = Vec::new();
     for &name in names.iter().rev() {
         let path = name.path(directory);
-        let file = disk.open(&path, true).map_err(LogError::system("open", &path))?;
+        let file = disk.open(&path, writable).map_err(LogError::system("open", &path))?;
         match read_header(&file, name, &path) {
             Ok(header) => {
                 let known = header.boot == boot || !header.synced;

@@ -80,6 +80,12 @@ impl<F: DiskFile> Segment<F> {
         Ok(block.filter(|block| follows(block, session, next_sequence)))
     }
 
+    /// Length of the file, bytes.
+    pub(super) fn length(&self) -> Result<u64, LogError> {
+        let length = self.file.length();
+        length.map_err(LogError::system("ask the length of", &self.path))
+    }
+
     /// Whether anything but zeroes stands where the next block should be.
     pub(super) fn has_something(&mut self) -> Result<bool, LogError> {
         let bytes = self.block(self.offset, false)?;

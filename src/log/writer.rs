@@ -98,7 +98,7 @@ impl<D: Disk> LogWriter<D> {
         disk.create_directory(&directory).map_err(LogError::system("make", &directory))?;
         let lock = lock(&disk, &directory)?;
         let _ = disk.remove(&directory.join(PREPARED)); // left by an earlier writer, or not there
-        let end = recovery::find_end(&disk, &directory)?;
+        let end = recovery::find_end(&disk, &directory, true)?;
         let keeper = match options.in_line {
             true => Keeper::in_line(disk.clone()),
             false => Keeper::thread(disk.clone())

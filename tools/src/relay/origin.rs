@@ -12,6 +12,7 @@ use crate::records::Prefix;
 
 /// The FROM of a relay.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 pub(crate) enum Origin {
     /// A stream.
     Stream(Address),
