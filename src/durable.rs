@@ -58,7 +58,9 @@ impl Durable {
 
     /// Sequence of the last durable message of `session`.
     pub(crate) fn sequence(&mut self, session: u64) -> Result<u64, DurableError> {
-        let fresh = self.reader.is_none();
+        if self.reader.is_none() {
+            self.polls = 0; // one that is opened is asked at once
+        }
         let reader = match &self.reader {
             Some(reader) => reader,
             None => {

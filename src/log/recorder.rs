@@ -30,10 +30,11 @@ const RETRY: Duration = Duration::from_millis(20);
 /// Turns that found nothing between two looks at the publisher.
 const LOOK_TURNS: u32 = 1024;
 
-const COUNTERS: [&str; 11] = [
+const COUNTERS: [&str; 12] = [
     "messages",
     "bytes",
     "written-sequence",
+    "first-sequence",
     "durable-sequence",
     "missing",
     "lapped",
@@ -190,6 +191,8 @@ pub struct Recorder<D: Disk = FileSystem> {
     page: Option<Counters>,
     page_due_ns: u64,
     told_durable: u64,
+    /// Sequence behind the last message that stands in the ring as lost.
+    lost_end: u64,
     /// What the disk refused, and when it is tried again.
     trouble: Option<LogError>,
     retry_at: Option<Instant>,
@@ -249,6 +252,7 @@ impl<D: Disk> Recorder<D> {
             page,
             page_due_ns: 0,
             told_durable: u64::MAX,
+            lost_end: 0,
             trouble: None,
             retry_at: None,
             idle_turns: 0,
@@ -261,6 +265,7 @@ impl<D: Disk> Recorder<D> {
 
     /// Sets the log to where the ring is, or sees what is missing in between.
     fn begin(&mut self) -> Result<(), LogError> {
+        self.lost_end = 0;
         let (session, next) = (self.consumer.session(), self.consumer.next_sequence());
         match self.writer.position() {
             Some((current, expected)) if current == session && expected < next => {
@@ -324,13 +329,16 @@ impl<D: Disk> Recorder<D> {
 
     /// Takes from the ring what there is.
     fn record(&mut self) -> Result<usize, LogError> {
-        let (writer, counts) = (&mut self.writer, &mut self.counts);
+        let (writer, counts, lost_end) = (&mut self.writer, &mut self.counts, &mut self.lost_end);
         let (mut failed, mut now) = (None, None);
         let polled = self.consumer.poll_while(TURN_MESSAGES, |message| {
             let now = *now.get_or_insert_with(unix_ns);
             match writer.append(message.sequence, message.payload, message.flags, now) {
                 Ok(()) => {
                     counts.bytes += message.payload.len() as u64;
+                    if message.flags.is_lost() {
+                        *lost_end = message.sequence + 1;
+                    }
                     true
                 }
                 Err(error) => {
@@ -468,6 +476,7 @@ impl<D: Disk> Recorder<D> {
             counts.messages,
             counts.bytes,
             self.writer.written_sequence(),
+            self.writer.whole_from().max(self.lost_end),
             durable,
             self.missing.end - self.missing.start,
             counts.lapped,

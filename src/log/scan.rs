@@ -18,6 +18,8 @@ pub(crate) struct Scanned {
     pub(crate) end: u64,
     /// Sequence behind the last good block.
     pub(crate) next_sequence: u64,
+    /// Sequence from which on nothing is on record as lost.
+    pub(crate) whole_from: u64,
     /// Time of the last message.
     pub(crate) last_ns: u64,
     /// Whether the last block was a seal.
@@ -105,6 +107,7 @@ pub(crate) fn scan<F: DiskFile>(
     let start = Scanned {
         end: SEGMENT_HEADER_BYTES,
         next_sequence: header.first_sequence,
+        whole_from: header.first_sequence,
         last_ns: header.created_unix_ns,
         sealed: false,
         torn: false,
@@ -134,6 +137,9 @@ pub(crate) fn scan_on<F: DiskFile>(
         scanned.end += u64::from(block.length);
         scanned.next_sequence = block.end_sequence();
         scanned.last_ns = scanned.last_ns.max(block.last_ns);
+        if block.kind == Kind::Lost {
+            scanned.whole_from = block.end_sequence();
+        }
         if block.kind == Kind::Seal {
             scanned.sealed = true;
             return Ok(scanned);

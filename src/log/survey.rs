@@ -129,6 +129,7 @@ fn find_end<F: DiskFile>(
     let from = |entry: IndexEntry| Scanned {
         end: entry.offset,
         next_sequence: entry.sequence,
+        whole_from: entry.sequence,
         last_ns: entry.first_ns,
         sealed: false,
         torn: false,

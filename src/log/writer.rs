@@ -61,6 +61,8 @@ struct Stream {
     next_sequence: u64,
     /// Sequence behind what has been written.
     written_end: u64,
+    /// Sequence from which on nothing is lost, as far back as is known.
+    whole_from: u64,
 }
 
 struct Segment<F> {
@@ -132,8 +134,12 @@ impl<D: Disk> LogWriter<D> {
         let failed = |what| LogError::system(what, &path);
         self.last_ns = scanned.last_ns;
         let next = scanned.next_sequence;
-        self.stream =
-            Some(Stream { session: name.session, next_sequence: next, written_end: next });
+        self.stream = Some(Stream {
+            session: name.session,
+            next_sequence: next,
+            written_end: next,
+            whole_from: scanned.whole_from,
+        });
         let recovery = Recovery {
             session: name.session,
             next_sequence: next,
@@ -179,6 +185,13 @@ impl<D: Disk> LogWriter<D> {
         self.sync.durable_end.saturating_sub(1)
     }
 
+    /// Sequence from which on the log has every message, as far back as this writer knows: since it
+    /// was opened, and in the segment that it goes on with. 0 before the first
+    /// [`begin`](Self::begin).
+    pub fn whole_from(&self) -> u64 {
+        self.stream.map_or(0, |stream| stream.whole_from)
+    }
+
     /// The directory.
     pub fn directory(&self) -> &Path {
         &self.directory
@@ -211,8 +224,8 @@ impl<D: Disk> LogWriter<D> {
             self.flush()?;
             self.seal()?;
         }
-        let written_end = next_sequence;
-        self.stream = Some(Stream { session, next_sequence, written_end });
+        let (written_end, whole_from) = (next_sequence, next_sequence);
+        self.stream = Some(Stream { session, next_sequence, written_end, whole_from });
         (self.sync.durable_end, self.sync.asked_end) = (0, next_sequence);
         Ok(())
     }
@@ -277,6 +290,7 @@ impl<D: Disk> LogWriter<D> {
             let now = u32::try_from(left).unwrap_or(u32::MAX);
             self.block.say_lost(stream.next_sequence, now, self.last_ns);
             stream.next_sequence = stream.next_sequence.saturating_add(now.into());
+            stream.whole_from = stream.next_sequence;
             left -= u64::from(now);
         }
         self.flush()
