@@ -10,8 +10,9 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use super::bulk::{BulkError, Frame, HELLO_BYTES, Hello, Refusal, Word};
 use super::error::LogError;
 use super::pace::Pace;
-use super::reader::{LogReader, ReadFrom};
+use super::reader::LogReader;
 use super::shelf::Library;
+use crate::address::ReadFrom;
 use crate::protocol::Session;
 
 /// Bytes sent to one client before it is the next one's turn.

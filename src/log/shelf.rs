@@ -12,7 +12,8 @@ use gapless_shm::Flags;
 use super::catalog;
 use super::disk::FileSystem;
 use super::error::LogError;
-use super::reader::{LogReader, ReadFrom};
+use super::reader::LogReader;
+use crate::address::ReadFrom;
 use crate::protocol::shelf::{Packed, Pending, Shelf, Terms};
 use crate::protocol::{Session, mold};
 
