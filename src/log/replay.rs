@@ -108,6 +108,9 @@ impl Replay {
         limit: usize,
         mut handler: impl FnMut(Message<'_>, u64) -> bool,
     ) -> Result<usize, LogError> {
+        // What is missing behind the end is no part of it either.
+        let at_end = |until| matches!(until, Until::Sequence(end) if self.next_sequence() >= end);
+        self.ended |= self.until.is_some_and(at_end);
         if self.ended {
             return Ok(0);
         }

@@ -19,6 +19,7 @@ mod record;
 mod records;
 mod relay;
 mod remove;
+mod replay;
 mod sending;
 mod stat;
 mod stop;
@@ -100,6 +101,7 @@ enum Command {
     Inspect(inspect::Args),
     Stat(stat::Args),
     Record(record::Args),
+    Replay(replay::Args),
     Log(log::Args),
     Rm(remove::Args),
     #[command(hide = true)]
@@ -124,6 +126,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Stat(args) => stat::run(&args),
         Command::Record(args) => record::run(&args),
+        Command::Replay(args) => replay::run(args),
         Command::Log(args) => log::run(&args),
         Command::Rm(args) => remove::run(&args),
         Command::DemoPublisher(args) => demo::publisher::run(&args),

@@ -78,7 +78,8 @@ pub(crate) struct Args {
     /// What happens when the disk is slower than the stream
     #[arg(long, value_enum, default_value_t = OnSlow::Gate)]
     on_slow: OnSlow,
-    /// Where to get what was missed: log:DIRECTORY; may be given several times
+    /// Where to get what was missed: log:DIRECTORY, or a rewinder as 10.0.0.7:9100; may be given
+    /// several times
     #[arg(long, value_name = "PLACE")]
     refill: Vec<Place>,
     /// How long places to refill from may have nothing
@@ -117,7 +118,10 @@ impl FromStr for Place {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.strip_prefix("log:") {
             Some(_) => Ok(Self(PastSource::Log(text.parse::<Directory>()?.0))),
-            None => Err("expected log:DIRECTORY".into()),
+            None => match text.parse() {
+                Ok(server) => Ok(Self(PastSource::Server(server))),
+                Err(_) => Err("expected log:DIRECTORY, or a rewinder as 10.0.0.7:9100".into()),
+            },
         }
     }
 }
@@ -409,6 +413,7 @@ mod tests {
         }
         let place = |text: &str| text.parse::<Place>().map(|place| place.0.to_string());
         assert_eq!(place("log:/a/b"), Ok("log:/a/b".into()));
+        assert_eq!(place("10.0.0.7:9100"), Ok("10.0.0.7:9100".into()));
         assert!(place("log:").is_err() && place("nowhere").is_err());
     }
 }

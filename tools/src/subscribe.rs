@@ -11,6 +11,8 @@ use gapless::protocol::{ReceiverCounts, Session};
 use gapless::shm::{ProducerStatus, RingError};
 use gapless::{Address, Error, Message, Part, PollError, Reassembler, Subscriber};
 
+use indicatif::ProgressBar;
+
 use crate::digest::Digest;
 use crate::enveloped::unwrapped;
 use crate::exit::{Outcome, Usage};
@@ -46,6 +48,8 @@ Examples:
   gapless sub shm:feed --output copy.binfile      length-prefixed records
   gapless sub shm:feed --hash --wait-for-publisher --json
   gapless sub 'udp:239.1.2.3:9000?iface=eth0&from=oldest&wait=park' --count
+  gapless sub 'shm:orders?from=1&log=/var/log/orders'   from the log, and on in the ring
+  gapless sub 'log:/var/log/orders?from=1000&pace=2x' --hex
 
 Whatever is missed (overwritten on a lossy ring before it was read; lost on a network, and nobody
 has it any more; messages of several fragments that lack one) is told on standard error with its
@@ -54,6 +58,19 @@ the stream.")]
 pub(crate) struct Args {
     /// The stream, as shm:NAME?from=now&wait=yield or udp:239.1.2.3:9000?iface=eth0
     address: Address,
+    #[command(flatten)]
+    output: Output,
+    /// Go on when the publisher has gone: another one may take the stream over
+    #[arg(long)]
+    follow: bool,
+    /// Wait for the ring to be created
+    #[arg(long)]
+    wait_for_publisher: bool,
+}
+
+/// What becomes of the messages.
+#[derive(clap::Args)]
+pub(crate) struct Output {
     /// Lines of hexadecimal digits instead of the bytes as they are
     #[arg(long, conflicts_with_all = ["output", "count", "hash"])]
     hex: bool,
@@ -72,15 +89,9 @@ pub(crate) struct Args {
     /// End after N messages
     #[arg(long, value_name = "N")]
     max: Option<u64>,
-    /// Go on when the publisher has gone: another one may take the stream over
-    #[arg(long)]
-    follow: bool,
     /// Take messages out of their envelopes, as `envelope=yes` in the address does
     #[arg(long)]
     envelope: bool,
-    /// Wait for the ring to be created
-    #[arg(long)]
-    wait_for_publisher: bool,
     /// Take fragments of long messages as they are, instead of putting them together
     #[arg(long)]
     fragments: bool,
@@ -89,19 +100,39 @@ pub(crate) struct Args {
     json: bool,
 }
 
+impl Output {
+    /// After how many messages to end.
+    pub(crate) fn max(&self) -> Option<u64> {
+        self.max
+    }
+
+    /// Whether the summary is JSON.
+    pub(crate) fn json(&self) -> bool {
+        self.json
+    }
+}
+
+impl Args {
+    /// Reads the stream of `address`, and waits for nobody.
+    pub(crate) fn of(address: Address, output: Output) -> Self {
+        Self { address, output, follow: false, wait_for_publisher: false }
+    }
+}
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
-    if args.json && !(args.count || args.hash || args.output.is_some()) {
+    let output = &args.output;
+    if output.json && !(output.count || output.hash || output.output.is_some()) {
         let text = "--json prints a summary: give --count, --hash or --output as well";
         return Err(Usage(text.into()).into());
     }
     let stop = Stop::on_signals()?;
-    let sink = Sink::open(args)?;
+    let sink = Sink::open(output)?;
     let Some(mut subscriber) = attach(args, &stop)? else {
         anyhow::bail!("interrupted");
     };
     let mut reader = Reader {
         sink,
-        reassembler: (!args.fragments).then(|| Reassembler::new(MESSAGE_MAX_BYTES)),
+        reassembler: (!output.fragments).then(|| Reassembler::new(MESSAGE_MAX_BYTES)),
         digest: Digest::new(),
         failed: None,
         messages: 0,
@@ -109,9 +140,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
         missed: 0,
         incomplete: 0,
         next_sequence: subscriber.next_sequence(),
-        sums: args.hash,
+        sums: output.hash,
         // Where the address says so, the subscriber takes envelopes off by itself.
-        enveloped: args.envelope && !args.address.is_enveloped(),
+        enveloped: output.envelope && !args.address.is_enveloped(),
     };
     let start = Instant::now();
     let end = read(args, &stop, &mut subscriber, &mut reader)?;
@@ -125,6 +156,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
 /// Why reading ended.
 enum End {
     Closed,
+    /// Of a replay.
+    Replayed,
     Died,
     Enough,
     Stopped,
@@ -140,6 +173,7 @@ impl End {
     fn text(&self) -> String {
         match self {
             Self::Closed => "the publisher closed the stream".into(),
+            Self::Replayed => "the end of the replay".into(),
             Self::Died => "the publisher died without closing the stream".into(),
             Self::Enough => "as many messages as asked for".into(),
             Self::Stopped => "interrupted".into(),
@@ -171,10 +205,11 @@ fn read(
     subscriber: &mut Subscriber,
     reader: &mut Reader,
 ) -> anyhow::Result<End> {
+    let bar = progress_of(args, subscriber);
     let mut status = ProducerStatus::Alive;
     let mut quiet_since: Option<Instant> = None;
     loop {
-        let left = args.max.map_or(u64::MAX, |max| max.saturating_sub(reader.messages));
+        let left = args.output.max.map_or(u64::MAX, |max| max.saturating_sub(reader.messages));
         if left == 0 {
             return Ok(End::Enough);
         }
@@ -185,8 +220,11 @@ fn read(
         match subscriber.poll_or_wait(limit, |message| reader.take(message)) {
             Ok(0) if status != ProducerStatus::Alive && !args.follow => {
                 // The status is older than this empty poll: nothing is left.
-                let closed = status == ProducerStatus::Closed;
-                return Ok(if closed { End::Closed } else { End::Died });
+                return Ok(match status {
+                    ProducerStatus::Closed if subscriber.replay().is_some() => End::Replayed,
+                    ProducerStatus::Closed => End::Closed,
+                    _ => End::Died,
+                });
             }
             Ok(0) => {
                 if quiet_since.is_none() {
@@ -200,7 +238,12 @@ fn read(
                     }
                 }
             }
-            Ok(_) => (quiet_since, status) = (None, ProducerStatus::Alive),
+            Ok(_) => {
+                (quiet_since, status) = (None, ProducerStatus::Alive);
+                if let Some(bar) = &bar {
+                    bar.set_position(reader.messages);
+                }
+            }
             Err(PollError::Lapped { missed, resumed_at }) => reader.missed(missed, resumed_at),
             Err(PollError::Lost { first, count }) => reader.missed(count, first + count),
             Err(PollError::NewSession { session, next }) => reader.begin(session, next),
@@ -213,6 +256,31 @@ fn read(
     }
 }
 
+/// How far a replay has come, where its messages do not go to the terminal themselves.
+fn progress_of(args: &Args, subscriber: &mut Subscriber) -> Option<Progress> {
+    let Output { count, hash, output, .. } = &args.output;
+    let replay = subscriber.replay().filter(|_| *count || *hash || output.is_some())?;
+    let total = replay.end_sequence()?.saturating_sub(replay.next_sequence());
+    Some(Progress(progress::bar(total.min(args.output.max.unwrap_or(u64::MAX)), "replaying")))
+}
+
+/// A bar that goes when it is dropped.
+struct Progress(ProgressBar);
+
+impl std::ops::Deref for Progress {
+    type Target = ProgressBar;
+
+    fn deref(&self) -> &ProgressBar {
+        &self.0
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
 fn summarise(
     args: &Args,
     reader: &mut Reader,
@@ -220,6 +288,7 @@ fn summarise(
     elapsed: Duration,
     wire: Option<ReceiverCounts>,
 ) -> io::Result<()> {
+    let args = &args.output;
     let rate = per_second(reader.messages, elapsed);
     let mut facts = Facts::default();
     facts.add("messages", "messages", Cell::count(reader.messages));
@@ -258,7 +327,7 @@ enum Sink {
 }
 
 impl Sink {
-    fn open(args: &Args) -> anyhow::Result<Self> {
+    fn open(args: &Output) -> anyhow::Result<Self> {
         if args.count || args.hash {
             return Ok(Self::Nowhere);
         }

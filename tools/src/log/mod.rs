@@ -14,6 +14,7 @@ mod verify;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use gapless::Address;
 use gapless::log::ReadFrom;
 
 use crate::exit::Outcome;
@@ -65,6 +66,9 @@ impl FromStr for Directory {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.strip_prefix("log:").unwrap_or(text) {
             "" => Err("which directory?".into()),
+            path if matches!(path.parse(), Ok(Address::Shm(_) | Address::Udp(_))) => {
+                Err("expected a log, as log:DIRECTORY".into())
+            }
             path if path.contains('?') => Err("a directory, without options".into()),
             path => Ok(Self(path.into())),
         }
@@ -79,36 +83,12 @@ impl FromStr for Point {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let found = match text {
-            "oldest" => Some(ReadFrom::Oldest),
-            "now" => Some(ReadFrom::Now),
-            _ => match text.strip_prefix('@') {
-                Some(time) => unix_ns(time).map(ReadFrom::UnixNs),
-                None => text.parse().ok().map(ReadFrom::Sequence),
-            },
-        };
-        found.map(Self).ok_or_else(|| {
-            "expected oldest, now, a sequence number, or a time as @1763788800.25 or \
-             @2025-11-22T05:20:00Z"
-                .into()
-        })
+        match format!("log:.?from={text}").parse() {
+            Ok(Address::Log(log)) if !text.contains('&') => Ok(Self(log.from())),
+            Err(error) => Err(error.reason),
+            Ok(_) => Err("one point, without options".into()),
+        }
     }
-}
-
-/// Seconds since the Unix epoch with a fraction, or UTC by RFC 3339.
-fn unix_ns(text: &str) -> Option<u64> {
-    if text.ends_with('Z') {
-        let time = humantime::parse_rfc3339(text).ok()?;
-        let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
-        return u64::try_from(since.as_nanos()).ok();
-    }
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if seconds.is_empty() || fraction.len() > 9 || !digits(seconds) || !digits(fraction) {
-        return None;
-    }
-    let ns: u64 = format!("{fraction:0<9}").parse().ok()?;
-    seconds.parse::<u64>().ok()?.checked_mul(1_000_000_000)?.checked_add(ns)
 }
 
 #[cfg(test)]
@@ -122,7 +102,7 @@ mod tests {
         assert_eq!("17".parse(), Ok(Point(ReadFrom::Sequence(17))));
         assert_eq!("@1763788800.25".parse(), at(1_763_788_800_250_000_000));
         assert_eq!("@2025-11-22T05:20:00.25Z".parse(), at(1_763_788_800_250_000_000));
-        for bad in ["", "-1", "@", "@1.0000000001", "@now", "then", "@99999999999999999999"] {
+        for bad in ["", "-1", "@", "@1.0000000001", "@now", "then", "1&until=2"] {
             assert!(bad.parse::<Point>().is_err(), "{bad}");
         }
     }

@@ -95,7 +95,14 @@ impl Selection {
         };
         let bar = progress::bar(total.min(self.count.unwrap_or(u64::MAX)), what);
         let mut reading = Reading { selection: self, met: Met::default(), over: false, empty: 0 };
-        while !reading.over && (reader.session(), reader.next_sequence()) < (last, end) {
+        let at_until = |reader: &LogReader| {
+            let until = self.until.map(|until| until.0);
+            matches!(until, Some(ReadFrom::Sequence(end)) if reader.next_sequence() >= end)
+        };
+        while !reading.over
+            && !at_until(&reader)
+            && (reader.session(), reader.next_sequence()) < (last, end)
+        {
             if stop.asked() {
                 anyhow::bail!("interrupted");
             }

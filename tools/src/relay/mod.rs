@@ -35,7 +35,7 @@ const PARK_MAX: Duration = Duration::from_millis(1);
 /// order: what receivers lack is repeated first.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
-FROM is an address, shm:NAME or udp:GROUP_OR_HOST:PORT, or a file:
+FROM is an address, shm:NAME, udp:GROUP_OR_HOST:PORT or log:DIRECTORY, or a file:
 
   file:FILE?prefix=be16&first=N     length-prefixed records (be16, le16, be32, le32)
   mold:FILE                         MoldUDP64 packets one behind the other
@@ -70,7 +70,7 @@ pub(crate) struct Args {
     /// Messages a second from a file [default: as fast as they go]
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
-    /// Begin with a file when N subscribers are attached, or receivers have reported
+    /// Begin with a file or a log when N subscribers are attached, or receivers have reported
     #[arg(long, value_name = "N")]
     wait_for: Option<usize>,
     /// Pin to this core
@@ -83,8 +83,13 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let stop = Stop::on_signals()?;
-    if !matches!(args.from, Origin::File(_)) && (args.rate.is_some() || args.wait_for.is_some()) {
-        let text = "--rate and --wait-for are for files (for streams: flow=N in the udp address)";
+    let is_file = matches!(args.from, Origin::File(_));
+    if !is_file && args.rate.is_some() {
+        return Err(Usage("--rate is for files (for logs: pace= in the address)".into()).into());
+    }
+    if !is_file && !matches!(args.from, Origin::Stream(Address::Log(_))) && args.wait_for.is_some()
+    {
+        let text = "--wait-for is for files and logs (for streams: flow=N in the udp address)";
         return Err(Usage(text.into()).into());
     }
     if let Some(core) = args.core {
@@ -115,6 +120,20 @@ struct Relay {
     strategy: WaitStrategy,
     /// Holds the ring between two streams of datagrams.
     _directory: Option<TempDir>,
+}
+
+impl Args {
+    /// A log into a stream.
+    pub(crate) fn replay(
+        from: Address,
+        to: Address,
+        count: Option<u64>,
+        wait_for: Option<usize>,
+        json: bool,
+    ) -> Self {
+        let (follow, rate, core) = (false, None, None);
+        Self { from: Origin::Stream(from), to, count, follow, rate, wait_for, core, json }
+    }
 }
 
 impl Relay {
@@ -158,8 +177,13 @@ impl Relay {
                     None => Intake::copy(from, ring.clone())?,
                 }
             }
+            Origin::Stream(Address::Log(from)) => {
+                let mut sink = Sink::new(ring.clone());
+                sink.held = args.wait_for.is_some_and(|count| count > 0);
+                Intake::replay(from, sink)?
+            }
             Origin::Stream(from) => {
-                return Err(Usage(format!("{from}: relays know shm: and udp:")).into());
+                return Err(Usage(format!("{from}: relays know shm:, udp: and log:")).into());
             }
         };
         Ok(Self { intake, outlet, ring, strategy, _directory: directory })
@@ -226,7 +250,9 @@ impl Relay {
 
     /// Lets a file's messages go once those who are waited for are there. True if it did.
     fn release(&mut self, args: &Args) -> anyhow::Result<bool> {
-        let Intake::File { sink, .. } = &mut self.intake else { return Ok(false) };
+        let (Intake::File { sink, .. } | Intake::Log { sink, .. }) = &mut self.intake else {
+            return Ok(false);
+        };
         if !sink.held || sink.producer.is_none() {
             return Ok(false);
         }
@@ -255,7 +281,7 @@ impl Relay {
         let next = match &mut self.intake {
             Intake::Nothing { .. } => None,
             Intake::Wire(agent) => agent.producer().map(|producer| producer.next_sequence()),
-            Intake::Ring { sink, .. } | Intake::File { sink, .. } => {
+            Intake::Ring { sink, .. } | Intake::File { sink, .. } | Intake::Log { sink, .. } => {
                 sink.producer.as_ref().map(|producer| producer.next_sequence())
             }
         };
@@ -316,6 +342,9 @@ fn end_text(end: End, from: &Origin) -> &'static str {
         (End::Stopped, _) => "interrupted",
         (End::Source(SourceEnd::Died), _) => "the publisher died without closing the stream",
         (End::Source(SourceEnd::Closed), Origin::File(_)) => "the end of the file",
+        (End::Source(SourceEnd::Closed), Origin::Stream(Address::Log(_))) => {
+            "the end of the replay"
+        }
         (End::Source(SourceEnd::Closed), _) => "the publisher closed the stream",
     }
 }

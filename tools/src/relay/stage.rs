@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use gapless::log::{LogError, Replay};
 use gapless::protocol::{ReceiverCounts, SenderCounts};
 use gapless::shm::{
     Consumer, ConsumerOptions, Inspector, ProducerStatus, RingError, Start, ring_path,
 };
 use gapless::wire::{ReceiverAgent, SenderAgent};
-use gapless::{Address, Agent, PollError, ShmAddress, UdpAddress};
+use gapless::{Address, Agent, LogAddress, PollError, ShmAddress, UdpAddress};
 
 use super::feed::Feed;
 use super::sink::Sink;
@@ -40,6 +41,12 @@ pub(crate) enum Intake {
         feed: Box<Feed>,
         sink: Sink,
     },
+    Log {
+        replay: Box<Replay>,
+        sink: Sink,
+        /// Messages in front of this are not in the log, and the ring was not told all of it.
+        lost_until: u64,
+    },
 }
 
 impl Intake {
@@ -62,6 +69,13 @@ impl Intake {
         Ok(Self::Ring { consumer: Box::new(consumer), sink })
     }
 
+    /// From a log into a ring.
+    pub(crate) fn replay(from: &LogAddress, mut sink: Sink) -> anyhow::Result<Self> {
+        let mut replay = Box::new(Replay::open(from)?);
+        sink.start(Some(replay.reader().session()), replay.next_sequence())?;
+        Ok(Self::Log { replay, sink, lost_until: 0 })
+    }
+
     /// Does what there is to do, up to `limit` messages as far as that can be told beforehand.
     pub(crate) fn cycle(&mut self, limit: u64) -> anyhow::Result<usize> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(MESSAGES_MAX);
@@ -77,6 +91,13 @@ impl Intake {
                     }
                 }
                 Ok(work)
+            }
+            Self::Log { replay, sink, lost_until } => {
+                if *lost_until > 0 && !sink.publish_lost(*lost_until)? {
+                    return Ok(0);
+                }
+                *lost_until = 0;
+                replay_into(replay, sink, lost_until, limit)
             }
             Self::Ring { consumer, sink } => {
                 let mut failed = None;
@@ -123,6 +144,9 @@ impl Intake {
                 }
             }
             Self::File { feed, .. } => feed.is_done().then_some(SourceEnd::Closed),
+            Self::Log { replay, lost_until, .. } => {
+                (replay.is_ended() && *lost_until == 0).then_some(SourceEnd::Closed)
+            }
             Self::Ring { consumer, .. } => ended(consumer.producer_status()),
         }
     }
@@ -132,7 +156,7 @@ impl Intake {
         match self {
             Self::Nothing { ring } => Some(ring.header().session),
             Self::Wire(agent) => agent.producer().map(|producer| producer.session()),
-            Self::Ring { sink, .. } | Self::File { sink, .. } => {
+            Self::Ring { sink, .. } | Self::File { sink, .. } | Self::Log { sink, .. } => {
                 sink.producer.as_ref().map(|producer| producer.session())
             }
         }
@@ -146,7 +170,7 @@ impl Intake {
                 let counts = agent.inlet().counts();
                 (counts.messages, counts.bytes, counts.lost)
             }
-            Self::Ring { sink, .. } | Self::File { sink, .. } => {
+            Self::Ring { sink, .. } | Self::File { sink, .. } | Self::Log { sink, .. } => {
                 (sink.messages, sink.bytes, sink.lost)
             }
         }
@@ -157,7 +181,7 @@ impl Intake {
         match self {
             Self::Wire(agent) => Some(*agent.inlet().counts()),
             Self::File { feed, .. } => feed.counts(),
-            Self::Nothing { .. } | Self::Ring { .. } => None,
+            Self::Nothing { .. } | Self::Ring { .. } | Self::Log { .. } => None,
         }
     }
 
@@ -170,6 +194,38 @@ impl Intake {
                 Ok(())
             }
         }
+    }
+}
+
+/// Publishes what is due of a replay.
+fn replay_into(
+    replay: &mut Replay,
+    sink: &mut Sink,
+    lost_until: &mut u64,
+    limit: usize,
+) -> anyhow::Result<usize> {
+    let mut failed = None;
+    let polled = replay.poll_while(limit, |message, _| {
+        sink.publish(message).unwrap_or_else(|error| {
+            failed = Some(error);
+            false
+        })
+    });
+    match (failed, polled) {
+        (Some(error), _) => Err(error),
+        (None, Ok(count)) => Ok(count),
+        (
+            None,
+            Err(LogError::Damaged { first, count, .. } | LogError::Missing { first, count }),
+        ) => {
+            *lost_until = first + count;
+            Ok(1)
+        }
+        (None, Err(LogError::NewSession { session, next })) => {
+            sink.start(session.number(), next)?;
+            Ok(1)
+        }
+        (None, Err(error)) => Err(error.into()),
     }
 }
 
