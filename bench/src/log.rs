@@ -21,7 +21,7 @@ pub(crate) use publish::{Attached, Publish};
 pub(crate) use record::Record;
 pub(crate) use replay::Replay;
 pub(crate) use restart::{Doomed, Restart};
-pub(crate) use seek::{Key, Seek};
+pub(crate) use seek::{Heat, Key, Seek};
 
 /// The session of every log.
 const SESSION: u64 = 35;

@@ -16,6 +16,8 @@ use crate::place::Place;
 /// Time of message 0, ns since the Unix epoch, and from each message to the next.
 const BEGIN_NS: u64 = 1_700_000_000_000_000_000;
 const STEP_NS: u64 = 1_000;
+/// How the names of a log's indexes end.
+pub(super) const INDEX: &str = ".idx";
 
 /// One such log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,9 +77,13 @@ impl Library {
         place.settle()
     }
 
-    /// Takes all of its bytes out of the page cache, as far as nobody maps them.
-    pub(super) fn forget(&self, place: &Place) -> Result<()> {
+    /// Takes the bytes of its files whose names end so out of the page cache, as far as they are on
+    /// the disk and nobody maps them.
+    pub(super) fn forget(&self, place: &Place, suffix: &str) -> Result<()> {
         for entry in fs::read_dir(self.dir(place)).context("list the log")?.flatten() {
+            if !entry.file_name().to_string_lossy().ends_with(suffix) {
+                continue;
+            }
             let file = File::open(entry.path()).context("open a file of the log")?;
             posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)
                 .context("empty the page cache")?;

@@ -103,7 +103,7 @@ impl Scenario for Restart {
         Self::crash(library, place)?;
         place.settle()?;
         if self.cold {
-            library.forget(place)?;
+            library.forget(place, "")?;
         }
         let from = ticks();
         let opened = LogOptions::new().open(library.dir(place)).context("open the log")?;

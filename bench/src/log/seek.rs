@@ -5,14 +5,14 @@ use anyhow::{Context, Result, ensure};
 use gapless::log::{LogReader, ReadFrom};
 use hdrhistogram::Histogram;
 
-use super::library::Library;
+use super::library::{INDEX, Library};
 use crate::clock::ticks;
 use crate::control::Word;
 use crate::place::Place;
 use crate::scenario::{Outcome, Scenario, Session, histogram};
 
-/// Seeks of a run out of an empty page cache; each has to empty it first.
-const COLD_SEEKS: u64 = 20;
+/// Seeks of a run for which the page cache is emptied each time.
+const COLD_SEEKS: usize = 20;
 /// Places that the others go to, again and again, in random order.
 const PLACES: usize = 500;
 /// Messages that a seek by time may miss by: times within a block are interpolated.
@@ -25,12 +25,21 @@ pub(crate) enum Key {
     Time,
 }
 
+/// What of the log is in the page cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heat {
+    /// All that is needed; the reader has been in use.
+    Warm,
+    /// All but the index; the reader is opened there.
+    ColdIndex,
+    /// Nothing; the reader is opened there.
+    Cold,
+}
+
 /// Seeks to random messages.
 pub(crate) struct Seek {
     pub(crate) key: Key,
-    /// With nothing of the log in the page cache, and a reader that is opened there; else by a
-    /// reader that has been in use.
-    pub(crate) cold: bool,
+    pub(crate) heat: Heat,
 }
 
 /// Random numbers that are the same in each run.
@@ -62,12 +71,12 @@ impl Seek {
         Ok(ticks())
     }
 
-    fn cold(&self, place: &Place, library: Library) -> Result<Histogram<u64>> {
+    /// Opens a reader at each place, with less in the page cache than it needs.
+    fn cold(&self, place: &Place, library: Library, places: &[u64]) -> Result<Histogram<u64>> {
         let mut samples = histogram();
-        let mut random = Random(1);
-        for _ in 0..COLD_SEEKS {
-            let wanted = random.next(library.messages());
-            library.forget(place)?;
+        place.settle()?; // what is not on the disk would stay
+        for &wanted in places.iter().take(COLD_SEEKS) {
+            library.forget(place, if self.heat == Heat::ColdIndex { INDEX } else { "" })?;
             let from = ticks();
             let reader = LogReader::open(library.dir(place), self.target(wanted));
             let now = self.take(&mut reader.context("open the log")?, wanted)?;
@@ -76,22 +85,19 @@ impl Seek {
         Ok(samples)
     }
 
-    fn warm(&self, session: &Session<'_>, library: Library) -> Result<Histogram<u64>> {
+    /// Goes from place to place with one reader.
+    fn warm(
+        &self,
+        session: &Session<'_>,
+        reader: &mut LogReader,
+        places: &[u64],
+    ) -> Result<Histogram<u64>> {
         let mut samples = histogram();
-        let mut random = Random(2);
-        let dir = library.dir(session.place()?);
-        let mut reader = LogReader::open(dir, ReadFrom::Oldest).context("open the log")?;
-        let mut random_place = || random.next(library.messages());
-        let places: Vec<u64> = (0..PLACES).map(|_| random_place()).collect();
-        for &wanted in &places {
-            reader.seek(self.target(wanted)).context("seek")?;
-            self.take(&mut reader, wanted)?; // from here on it is in the page cache
-        }
         let (_, end) = session.schedule();
         for &wanted in places.iter().cycle() {
             let from = ticks();
             reader.seek(self.target(wanted)).context("seek")?;
-            let now = self.take(&mut reader, wanted)?;
+            let now = self.take(reader, wanted)?;
             samples.saturating_record(now - from);
             if now > end {
                 break;
@@ -113,8 +119,20 @@ impl Scenario for Seek {
     fn lead(&self, session: &Session<'_>) -> Result<Outcome> {
         let place = session.place()?;
         let library = Library::large(place);
-        let samples =
-            if self.cold { self.cold(place, library)? } else { self.warm(session, library)? };
+        let mut random = Random(1);
+        let places: Vec<u64> = (0..PLACES).map(|_| random.next(library.messages())).collect();
+        let reader = LogReader::open(library.dir(place), ReadFrom::Oldest);
+        let mut reader = reader.context("open the log")?;
+        for &wanted in &places {
+            reader.seek(self.target(wanted)).context("seek")?;
+            self.take(&mut reader, wanted)?; // from here on it is in the page cache
+        }
+        let samples = if self.heat == Heat::Warm {
+            self.warm(session, &mut reader, &places)?
+        } else {
+            drop(reader); // what it maps would stay
+            self.cold(place, library, &places)?
+        };
         session.control.set(Word::Stop, 1);
         Ok(Outcome::latency(samples).with_detail("log_bytes", library.bytes as f64))
     }

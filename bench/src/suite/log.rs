@@ -4,7 +4,7 @@
 
 use crate::brokers::{self, Nats, Redis, Syncing};
 use crate::disk::{Burst, Copy, Read, Write};
-use crate::log::{Append, Attached, Join, Key, Publish, Record, Replay, Restart, Seek};
+use crate::log::{Append, Attached, Heat, Join, Key, Publish, Record, Replay, Restart, Seek};
 use crate::scenario::Case;
 
 pub(super) fn cases() -> Vec<Case> {
@@ -14,8 +14,9 @@ pub(super) fn cases() -> Vec<Case> {
     replays::<64>(&mut cases);
     replays::<1024>(&mut cases);
     for (suffix, key) in [("", Key::Sequence), ("/time", Key::Time)] {
-        for (state, cold) in [("", false), ("/cold", true)] {
-            let seek = Case::new(format!("log/seek{suffix}{state}"), Seek { key, cold });
+        let heats = [("", Heat::Warm), ("/cold-index", Heat::ColdIndex), ("/cold", Heat::Cold)];
+        for (state, heat) in heats {
+            let seek = Case::new(format!("log/seek{suffix}{state}"), Seek { key, heat });
             cases.push(seek.of_any_class());
         }
     }
