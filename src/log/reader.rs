@@ -192,7 +192,13 @@ impl<D: Disk> LogReader<D> {
                     }
                 }
                 self.enter(names[low.saturating_sub(1)])?;
-                self.walk(Key::UnixNs(wanted))
+                self.walk(Key::UnixNs(wanted))?;
+                // A segment is made when its first block is written, and that began earlier.
+                if self.wanted == 0 && low > 0 && low < names.len() {
+                    self.enter(names[low])?;
+                    self.walk(Key::UnixNs(wanted))?;
+                }
+                Ok(())
             }
             ReadFrom::Now => {
                 self.enter(newest)?;

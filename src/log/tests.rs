@@ -73,6 +73,29 @@ fn what_is_written_is_read_from_anywhere() {
 }
 
 #[test]
+fn a_time_in_the_first_block_of_a_segment_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = small().open(dir.path()).unwrap();
+    log.begin(35, 1).unwrap();
+    for sequence in 1..=3000 {
+        log.append(sequence, &[7; 56], Flags::WHOLE, sequence * SECOND).unwrap();
+    }
+    log.flush().unwrap();
+    let segments = catalog::list(&FileSystem::default(), dir.path()).unwrap();
+    assert!(segments.len() > 2);
+    let mut reader = LogReader::open(dir.path(), ReadFrom::Oldest).unwrap();
+    for first in segments.iter().map(|name| name.first_sequence) {
+        for wanted in [first, first + 1, first + 20, first + 40] {
+            reader.seek(ReadFrom::UnixNs(wanted * SECOND)).unwrap();
+            let mut found = 0;
+            reader.poll(1, |message, _| found = message.sequence).unwrap();
+            // Times within a block are interpolated.
+            assert!((wanted..=wanted + 1).contains(&found), "{found}, not {wanted}");
+        }
+    }
+}
+
+#[test]
 fn a_writer_goes_on_where_the_last_one_ended() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), 1, 1000, &small());

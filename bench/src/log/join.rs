@@ -2,12 +2,11 @@
 //! goes on, and changes to the ring when it has caught up. Nothing may be missing or come twice.
 
 use std::hint::black_box;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use gapless::log::{LogReader, ReadFrom, Recorder};
-use gapless::shm::{Consumer, ConsumerOptions, Message, Producer, RingError, Start};
-use gapless::{Agent, PublishError};
+use gapless::log::Recorder;
+use gapless::shm::Producer;
+use gapless::{Agent, Message, Subscriber};
 
 use super::record::{RING, recorder};
 use crate::clock::ticks;
@@ -25,8 +24,6 @@ const LOG: &str = "log";
 const TURN: u64 = 512;
 /// Messages of a poll.
 const POLL_LIMIT: usize = 4096;
-/// Messages that the log may be behind the publisher when the ring is tried: it holds more.
-const NEAR: u64 = 4096;
 /// Messages that are taken live before the run ends.
 const LIVE: u64 = 20_000;
 const PAYLOAD_BYTES: usize = 64;
@@ -57,66 +54,23 @@ impl Delivered {
     }
 }
 
-/// A subscriber on its way from the log to the ring.
-struct Joining<'a> {
-    session: &'a Session<'a>,
-    reader: LogReader,
-    delivered: Delivered,
-    /// Attempts that came too late: the ring had gone on.
-    late: u64,
-}
-
-impl Joining<'_> {
-    /// Reads the log until the ring has what comes next.
-    fn catch_up(&mut self) -> Result<Consumer> {
-        let control = self.session.control;
-        let mut watch = control.watch();
-        loop {
-            let delivered = &mut self.delivered;
-            let polled = self.reader.poll(POLL_LIMIT, |message, _| delivered.take(&message));
-            if polled.context("read the log")? == 0 {
-                watch.stopped()?;
-                std::hint::spin_loop();
-            }
-            let published = control.get(Word::Progress);
-            if self.delivered.next + NEAR > published
-                && let Some(consumer) = self.attach()?
-            {
-                return Ok(consumer);
-            }
-        }
-    }
-
-    fn attach(&mut self) -> Result<Option<Consumer>> {
-        let options = ConsumerOptions::new().directory(self.session.dir).name("late");
-        match options.start(Start::Sequence(self.delivered.next)).attach(RING) {
-            Ok(consumer) => Ok(Some(consumer)),
-            Err(RingError::SequenceGone { .. }) => {
-                self.late += 1;
-                Ok(None)
-            }
-            Err(error) => Err(error).context("attach to the ring"),
-        }
-    }
-
-    /// Takes messages from the ring until `is_over` says so, asked after each poll with what was
-    /// published before it.
+impl Delivered {
+    /// Polls until `is_over` says so, asked after each poll with what was published before it.
     fn follow(
         &mut self,
-        consumer: &mut Consumer,
-        mut is_over: impl FnMut(&Delivered, u64) -> bool,
+        session: &Session<'_>,
+        subscriber: &mut Subscriber,
+        mut is_over: impl FnMut(&Self, &Subscriber, u64) -> bool,
     ) -> Result<()> {
-        let control = self.session.control;
-        let mut watch = control.watch();
+        let mut watch = session.control.watch();
         loop {
-            let published = control.get(Word::Progress);
-            let delivered = &mut self.delivered;
-            let polled = consumer.poll(POLL_LIMIT, |message| delivered.take(&message));
-            if polled.context("read the ring")? == 0 {
+            let published = session.control.get(Word::Progress);
+            let polled = subscriber.poll(POLL_LIMIT, |message| self.take(&message));
+            if polled.context("read the stream")? == 0 {
                 watch.stopped()?;
                 std::hint::spin_loop();
             }
-            if is_over(&self.delivered, published) {
+            if is_over(self, subscriber, published) {
                 return Ok(());
             }
         }
@@ -138,7 +92,7 @@ impl Publishing {
             self.payload[..8].copy_from_slice(&(self.published + 1).to_ne_bytes());
             match self.producer.try_publish(&self.payload) {
                 Ok(_) => self.published += 1,
-                Err(error) if PublishError::is_backpressure(&error) => break,
+                Err(error) if error.is_backpressure() => break,
                 Err(error) => ring::fault(error),
             }
         }
@@ -157,20 +111,18 @@ impl Scenario for Join {
         let control = session.control;
         let behind = session.place()?.backlog();
         control.wait_for(Word::Stage, CREATED)?;
-        let log = PathBuf::from(ask(session, LOG)?);
+        let log = ask(session, LOG)?;
+        let address = format!("shm:{RING}?dir={}&log={log}&from=1", session.dir.display());
+        let mut delivered = Delivered { next: 1, gaps: 0, duplicates: 0, torn: 0 };
         let from = ticks();
-        let reader = LogReader::open(log, ReadFrom::Oldest).context("open the log")?;
-        let delivered = Delivered { next: 1, gaps: 0, duplicates: 0, torn: 0 };
-        let mut joining = Joining { session, reader, delivered, late: 0 };
-        let mut consumer = joining.catch_up()?;
-        let caught_up = ticks();
-        let (from_log, late) = (joining.delivered.next - 1, joining.late);
-        joining.follow(&mut consumer, |delivered, published| delivered.next > published)?;
-        let now = ticks();
-        let live = joining.delivered.next;
-        joining.follow(&mut consumer, |delivered, _| delivered.next > live + LIVE)?;
+        let mut subscriber = Subscriber::open(&address).context("open the stream")?;
+        delivered.follow(session, &mut subscriber, |_, subscriber, _| subscriber.is_live())?;
+        let (joined, from_log) = (ticks(), delivered.next - 1);
+        delivered.follow(session, &mut subscriber, |got, _, published| got.next > published)?;
+        let (now, live) = (ticks(), delivered.next);
+        delivered.follow(session, &mut subscriber, |got, _, _| got.next > live + LIVE)?;
         control.set(Word::Stop, 1);
-        let Delivered { gaps, duplicates, torn, next } = joining.delivered;
+        let Delivered { gaps, duplicates, torn, next } = delivered;
         ensure!(
             gaps == 0 && duplicates == 0 && torn == 0,
             "{gaps} messages were missing, {duplicates} came twice, {torn} were others"
@@ -182,8 +134,7 @@ impl Scenario for Join {
             .with_rate(session.clock, live - 1, now - from)
             .with_detail("behind", behind as f64)
             .with_detail("from_log", from_log as f64)
-            .with_detail("from_log_ns", session.clock.to_ns(caught_up - from))
-            .with_detail("came_late", late as f64)
+            .with_detail("from_log_ns", session.clock.to_ns(joined - from))
             .with_detail("gaps", gaps as f64)
             .with_detail("duplicates", duplicates as f64))
     }
