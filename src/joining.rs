@@ -143,6 +143,10 @@ impl Joining {
         let since = *self.idle_since.get_or_insert_with(Instant::now);
         let (session, next) = (self.past.session(), self.past.next_sequence());
         match &self.target {
+            // What is on its way is quicker than asking for it again.
+            Target::Wire(_) if !self.past.is_caught_up() && since.elapsed() < PATIENCE => {
+                Ok(Turn::Handed(0))
+            }
             Target::Wire(address) => {
                 let session = Session::from_number(session);
                 let mut address = address.clone();

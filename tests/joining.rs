@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use gapless::log::{LogOptions, Recorder, RecorderOptions, SyncPolicy};
+use gapless::log::{LogOptions, Recorder, RecorderOptions, Rewinder, RewinderOptions, SyncPolicy};
 use gapless::shm::ProducerStatus;
 use gapless::{
     Address, Agent, AgentRunner, DurableError, PollError, Publisher, RunnerOptions, ShmAddress,
@@ -264,4 +264,85 @@ fn a_publisher_knows_what_is_durable() {
     };
     assert!(matches!(dead, DurableError::RecorderDead { durable: 49, .. }));
     publisher.wait_durable(49, long).unwrap();
+}
+
+/// Runs an agent on a thread of its own until the test is over.
+fn run<A: Agent + Send + 'static>(agent: A) -> AgentRunner<A> {
+    AgentRunner::spawn(agent, RunnerOptions { wait: shm::WaitStrategy::SpinYield, core: None })
+        .unwrap()
+}
+
+fn rewinder(directory: &Path) -> (AgentRunner<Rewinder>, std::net::SocketAddr) {
+    let local = "127.0.0.1:0".parse().unwrap();
+    let rewinder = RewinderOptions::new().log(directory).bind(local).open().unwrap();
+    let address = rewinder.addresses().next().unwrap();
+    (run(rewinder), address)
+}
+
+#[test]
+fn a_ring_is_joined_through_a_rewinder() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = text(dir.path(), "capacity=4K");
+    let mut publisher = Publisher::open(&text).unwrap();
+    let mut recorder = record(&text, dir.path());
+    publish(&mut publisher, &mut recorder, 5000);
+    let (rewinder, server) = rewinder(&dir.path().join("log"));
+    let plain = format!("shm:orders?dir={}&rewind={server}&from=7", dir.path().display());
+    let mut subscriber = Subscriber::open(&plain).unwrap();
+    let mut expected = Expected(7);
+    while expected.0 < 5001 || !subscriber.is_live() {
+        expected.poll(&mut subscriber, 64);
+    }
+    publisher.try_publish(&payload(5001)).unwrap();
+    assert_eq!(expected.poll(&mut subscriber, 9), 1);
+    rewinder.stop().1.unwrap();
+}
+
+/// A stream of datagrams, whose sender holds little, is joined from its beginning while it runs.
+fn join_wire(past: impl Fn(&Path, std::net::SocketAddr) -> String) {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let port = {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.local_addr().unwrap().port()
+    };
+    let place = format!("udp:127.0.0.1:{port}?dir={}&wait=yield", dir.path().display());
+    let sending = format!("{place}&ring=orders&capacity=16K&flow=slowest");
+    let mut publisher = Publisher::open(&sending).unwrap();
+    let ring = ring_of(&format!("shm:orders?dir={}", dir.path().display()));
+    let mut recorder = Recorder::open(&ring, &log, &options()).unwrap();
+    let mut turn = |publisher: &mut Publisher, until: u64| {
+        publisher.poll().unwrap();
+        let next = publisher.next_sequence();
+        if next < until && publisher.try_publish(&payload(next)).is_ok() {
+            recorder.duty_cycle().unwrap();
+        }
+        recorder.duty_cycle().unwrap();
+    };
+    while publisher.next_sequence() < 3001 {
+        turn(&mut publisher, 3001);
+    }
+    let (rewinder, server) = rewinder(&log);
+    let mut subscriber =
+        Subscriber::open(&format!("{place}&from=5{}&giveup=60s", past(&log, server))).unwrap();
+    let mut expected = Expected(5);
+    while expected.0 < 6001 || !subscriber.is_live() {
+        turn(&mut publisher, 6001);
+        expected.poll(&mut subscriber, 64);
+    }
+    while expected.0 < 6101 {
+        turn(&mut publisher, 6101);
+        expected.poll(&mut subscriber, 64);
+    }
+    rewinder.stop().1.unwrap();
+}
+
+#[test]
+fn datagrams_are_joined_through_a_log() {
+    join_wire(|log, server| format!("&log={}&request={server}", log.display()));
+}
+
+#[test]
+fn datagrams_are_joined_through_a_rewinder() {
+    join_wire(|_, server| format!("&rewind={server}&request={server}"));
 }

@@ -6,6 +6,7 @@ use gapless_shm::Message;
 
 use super::disk::FileSystem;
 use super::error::LogError;
+use super::fetch::Fetch;
 use super::reader::LogReader;
 use super::replay::Records;
 use crate::address::{PastSource, ReadFrom};
@@ -29,6 +30,7 @@ pub struct Past {
 
 enum Opened {
     Log(Box<LogReader>),
+    Server(Box<Fetch>),
 }
 
 impl Opened {
@@ -40,21 +42,39 @@ impl Opened {
                 Ok(Self::Log(Box::new(reader)))
             }
             PastSource::Server(server) => {
-                let unsupported = std::io::ErrorKind::Unsupported.into();
-                Err(LogError::system("connect to", server.to_string())(unsupported))
+                let from = match from {
+                    ReadFrom::Oldest => 0,
+                    ReadFrom::Sequence(sequence) => sequence,
+                    ReadFrom::Now | ReadFrom::UnixNs(_) => {
+                        let source = std::io::ErrorKind::Unsupported.into();
+                        let server = server.to_string();
+                        return Err(LogError::system("begin at a time at", server)(source));
+                    }
+                };
+                Ok(Self::Server(Box::new(Fetch::connect(*server, session, from)?)))
             }
+        }
+    }
+
+    /// Whether a poll that found nothing means that there is nothing more.
+    fn is_caught_up(&self) -> bool {
+        match self {
+            Self::Log(_) => true,
+            Self::Server(fetch) => fetch.is_caught_up(),
         }
     }
 
     fn session(&self) -> u64 {
         match self {
             Self::Log(reader) => reader.session(),
+            Self::Server(fetch) => fetch.session(),
         }
     }
 
     fn next_sequence(&self) -> u64 {
         match self {
             Self::Log(reader) => reader.next_sequence(),
+            Self::Server(fetch) => fetch.next_sequence(),
         }
     }
 
@@ -66,6 +86,7 @@ impl Opened {
     ) -> Result<usize, LogError> {
         match self {
             Self::Log(reader) => reader.poll_while(limit, handler),
+            Self::Server(fetch) => fetch.poll_while(limit, handler),
         }
     }
 }
@@ -111,6 +132,12 @@ impl Past {
         self.next_sequence
     }
 
+    /// Whether a poll that found nothing means that there is nothing more for now, and not that it
+    /// is on its way.
+    pub fn is_caught_up(&self) -> bool {
+        self.open.as_ref().is_some_and(Opened::is_caught_up)
+    }
+
     /// Hands up to `limit` messages to `handler`, in order, with the time of each, until it says
     /// no. 0 if there is none yet.
     ///
@@ -141,7 +168,7 @@ impl Past {
                     self.refuse(LogError::Missing { first, count: end - first });
                 }
                 Ok(0) => {
-                    self.empty_polls += 1;
+                    self.empty_polls += u32::from(reader.is_caught_up());
                     if self.empty_polls >= PATIENCE_POLLS {
                         self.turn_on(); // another may have more by now
                     }
