@@ -112,6 +112,10 @@ enum Command {
     DemoSender(demo::sender::Args),
     #[command(hide = true)]
     DemoReceiver(demo::receiver::Args),
+    #[command(hide = true)]
+    DemoRecorder(demo::recorder::Args),
+    #[command(hide = true)]
+    DemoSurvivor(demo::survivor::Args),
 }
 
 fn run(command: Command) -> anyhow::Result<Outcome> {
@@ -133,6 +137,8 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::DemoSubscriber(args) => demo::subscriber::run(&args),
         Command::DemoSender(args) => demo::sender::run(&args),
         Command::DemoReceiver(args) => demo::receiver::run(&args),
+        Command::DemoRecorder(args) => demo::recorder::run(&args),
+        Command::DemoSurvivor(args) => demo::survivor::run(&args),
     }
 }
 

@@ -27,8 +27,9 @@ fn every_subscriber_sees_every_message() {
     assert_eq!(report["sound"], true, "{report:#}");
     assert_eq!(report["source"]["messages"], 8101);
     let acts = report["acts"].as_array().expect("acts");
-    assert_eq!(acts.len(), 5);
-    let (ring, wire) = acts.split_at(2);
+    assert_eq!(acts.len(), 6);
+    let (ring, rest) = acts.split_at(2);
+    let (wire, saga) = rest.split_at(3);
     for (act, messages) in ring.iter().zip([25 * 8101, 3 * 8101]) {
         assert_eq!(act["messages"], messages);
         // Whole replays: the sample's bytes and a stamp of eight for each message.
@@ -67,7 +68,19 @@ fn every_subscriber_sees_every_message() {
     let lines = &wire[2]["receiver"];
     assert_eq!(lines["first_sequence"], 482_727);
     assert_eq!(lines["next_sequence"], 490_839);
-    assert!(is_empty(rings.path()), "the ring is gone");
+    let (saga, messages) = (&saga[0], 3 * 8101);
+    let count = |of: &serde_json::Value| of.as_u64().expect("a number");
+    assert_eq!((count(&saga["messages"]), count(&saga["recorded"])), (messages, messages));
+    let successor = &saga["successor"];
+    assert_eq!((&successor["digest"], count(&successor["gaps"])), (&saga["digest"], 0), "{saga:#}");
+    let killed_at = count(&saga["killed_at"]);
+    assert!((messages / 2..=messages / 4 * 3).contains(&killed_at), "{saga:#}");
+    assert_eq!(count(&successor["from_file"]), killed_at, "{saga:#}");
+    // What the ring had overwritten by then came from the log, and what is the log's from there.
+    assert!(count(&saga["ring_began_at"]) > killed_at + 1, "{saga:#}");
+    let overwritten = count(&saga["ring_began_at"]) - killed_at - 1;
+    assert!(count(&successor["from_log"]) >= overwritten, "{saga:#}");
+    assert!(is_empty(rings.path()), "the ring and the log are gone");
 }
 
 #[test]
@@ -87,6 +100,8 @@ fn people_get_text() {
         "multicast over a bad line",
         "repaired",
         "sequence 482727 to 490838",
+        "SIGKILL to the subscriber",
+        "its successor",
         "Every subscriber saw every message",
     ] {
         assert!(ended.out().contains(part), "{part}: {}", ended.out());

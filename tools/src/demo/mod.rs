@@ -8,11 +8,14 @@ mod hosts;
 mod probe;
 pub(crate) mod publisher;
 pub(crate) mod receiver;
+pub(crate) mod recorder;
 mod ring;
+mod saga;
 mod sample;
 pub(crate) mod sender;
 mod stage;
 pub(crate) mod subscriber;
+pub(crate) mod survivor;
 mod troupe;
 mod wire;
 
@@ -30,6 +33,7 @@ use crate::stop::Stop;
 use crate::table::{Cell, Table, bytes_text, grouped, ns_text, rate_text};
 use hosts::Hosts;
 use ring::RingReport;
+use saga::SagaReport;
 use stage::Stage;
 use wire::WireReport;
 
@@ -56,8 +60,11 @@ const LINES_RATE: u64 = 20_000;
 ///
 /// Then the same data goes over multicast from one host to another (network namespaces where root
 /// may make them, else the loopback interface), where one datagram in a hundred is lost, one comes
-/// twice and one is overtaken; and last the feed's own two lines are sent as two lines, and
+/// twice and one is overtaken; then the feed's own two lines are sent as two lines, and
 /// arbitrated. Prints the gaps found and repaired, how long repairs took, and the digests.
+///
+/// At the end the data is recorded to a log, the subscriber is killed half way, and a new one goes
+/// on from its last message: first from the log, then live.
 ///
 /// Needs no set-up and leaves nothing behind.
 #[derive(clap::Args)]
@@ -100,6 +107,8 @@ enum Report {
     Ring(RingReport),
     /// Messages from host to host.
     Wire(Box<WireReport>),
+    /// Messages through a log.
+    Log(SagaReport),
 }
 
 impl Report {
@@ -107,6 +116,7 @@ impl Report {
         match self {
             Self::Ring(report) => report.is_sound(),
             Self::Wire(report) => report.is_sound(),
+            Self::Log(report) => report.is_sound(),
         }
     }
 
@@ -114,6 +124,7 @@ impl Report {
         match self {
             Self::Ring(report) => print_ring(report, out),
             Self::Wire(report) => report.print(out),
+            Self::Log(report) => report.print(out),
         }
     }
 }
@@ -151,6 +162,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
         let report = wire::play(&act, &hosts, &stage, &clock)?;
         tell(Report::Wire(Box::new(report)))?;
     }
+    tell(Report::Log(saga::play(paced, args.rate, &stage, args.dir.as_deref())?))?;
     let sound = reports.iter().all(Report::is_sound);
     if args.json {
         writeln!(out, "{}", json_of(&stage, &calibration, &reports, sound)?)?;
@@ -264,19 +276,24 @@ fn lines_of(text: &str, columns: usize) -> Vec<String> {
     lines
 }
 
-fn print_ring(report: &RingReport, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "{}", report.title)?;
-    let pace = match report.wanted_rate {
+/// How much an act is about, and how fast it should go.
+fn print_size(messages: u64, bytes: u64, rate: Option<u64>, out: &mut dyn Write) -> io::Result<()> {
+    let pace = match rate {
         Some(rate) => format!("{} a second wanted", grouped(rate)),
         None => "as fast as they go".into(),
     };
     writeln!(
         out,
         "  {} messages ({:.1} times the sample), {}, {pace}",
-        grouped(report.messages),
-        report.messages as f64 / sample::MESSAGES as f64,
-        bytes_text(report.bytes),
-    )?;
+        grouped(messages),
+        messages as f64 / sample::MESSAGES as f64,
+        bytes_text(bytes),
+    )
+}
+
+fn print_ring(report: &RingReport, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{}", report.title)?;
+    print_size(report.messages, report.bytes, report.wanted_rate, out)?;
     writeln!(
         out,
         "  {} in {}: {}, {:.1} MB/s to each subscriber; the publisher had to wait {} times",

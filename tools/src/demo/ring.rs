@@ -4,6 +4,7 @@
 use gapless::TscClock;
 use serde::{Deserialize, Serialize};
 
+use super::saga::Successor;
 use super::stage::Stage;
 use super::troupe::Troupe;
 use crate::latency::Latency;
@@ -28,6 +29,12 @@ pub(super) enum Told {
     Published(Published),
     /// All is read.
     Received(Received),
+    /// Half of it is read.
+    Half,
+    /// All is recorded: so many messages.
+    Recorded(u64),
+    /// All is read, by two one after the other.
+    Survived(Successor),
 }
 
 /// The publisher's account.
@@ -98,7 +105,7 @@ pub(super) fn play(act: &Act, stage: &Stage, clock: &TscClock) -> anyhow::Result
         match troupe.listen(&stage.stop)?.1 {
             Told::Published(account) => published = Some(account),
             Told::Received(account) => subscribers.push(account),
-            Told::Ready => anyhow::bail!("somebody came twice"),
+            _ => anyhow::bail!("somebody came twice"),
         }
     }
     spinner.finish_and_clear();
@@ -125,7 +132,7 @@ fn await_ready(troupe: &mut Troupe, stage: &Stage, count: usize) -> anyhow::Resu
     for _ in 0..count {
         match troupe.listen(&stage.stop)?.1 {
             Told::Ready => {}
-            Told::Published(_) | Told::Received(_) => anyhow::bail!("somebody was early"),
+            _ => anyhow::bail!("somebody was early"),
         }
     }
     Ok(())

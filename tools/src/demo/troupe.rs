@@ -22,6 +22,8 @@ struct Member {
     role: &'static str,
     process: Child,
     input: ChildStdin,
+    /// Its end is what was wanted.
+    killed: bool,
 }
 
 enum Said {
@@ -55,7 +57,7 @@ impl Troupe {
             _ => bail!("the {role} has no pipes"),
         };
         let number = self.members.len();
-        self.members.push(Member { role, process, input });
+        self.members.push(Member { role, process, input, killed: false });
         let sender = self.sender.clone();
         thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
@@ -74,6 +76,15 @@ impl Troupe {
         let member = &mut self.members[number];
         let role = member.role;
         writeln!(member.input, "go").with_context(|| format!("the {role} has gone"))
+    }
+
+    /// Kills a process, which cannot do anything about it (SIGKILL), and waits for its end.
+    pub(super) fn kill(&mut self, number: usize) -> anyhow::Result<()> {
+        let member = &mut self.members[number];
+        member.killed = true;
+        member.process.kill().with_context(|| format!("kill the {}", member.role))?;
+        member.process.wait()?;
+        Ok(())
     }
 
     /// Waits for the next line of anybody.
@@ -98,7 +109,7 @@ impl Troupe {
                 Ok((number, Said::Nothing)) => {
                     let member = &mut self.members[number];
                     let status = member.process.wait()?;
-                    if !status.success() {
+                    if !status.success() && !member.killed {
                         bail!("the {} ended early: {status}", member.role);
                     }
                 }

@@ -1,0 +1,31 @@
+//! The demo's recording process: the ring into a log, to the end of the stream.
+
+use gapless::log::{Recorder, RecorderOptions};
+use gapless::{Address, Agent};
+
+use super::ring::Told;
+use super::troupe;
+use crate::exit::Outcome;
+use crate::log::Directory;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    address: Address,
+    log: Directory,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
+    troupe::join_troupe()?;
+    let Address::Shm(ring) = &args.address else { anyhow::bail!("rings are recorded") };
+    let mut recorder = Recorder::open(ring, &args.log.0, &RecorderOptions::new())?;
+    troupe::tell(&Told::Ready)?;
+    while !recorder.is_done() {
+        if recorder.duty_cycle()? == 0 {
+            std::thread::yield_now();
+        }
+    }
+    let messages = recorder.counts().messages;
+    recorder.close()?;
+    troupe::tell(&Told::Recorded(messages))?;
+    Ok(Outcome::Sound)
+}
