@@ -46,6 +46,7 @@ subscribers. Its ADDRESS says where it lives:
   shm:NAME?capacity=64M&mode=lossy  with options, KEY=VALUE joined by &
   udp:239.1.2.3:9000?iface=eth0     datagrams to a multicast group
   udp:10.0.0.7:9000                 datagrams to a host: the receiver's own address
+  log:DIRECTORY?from=1000&pace=2x   what was recorded, to be read
 
 Options of a ring's publisher: capacity, align, max, slots, mode (lossless, lossy), parkable,
 evictable, first, filemode. Of its subscriber: from (oldest, now, a sequence number), name, observe,
@@ -59,6 +60,11 @@ anysession. How they are received: from, name, request (whom to ask for what is 
 `gapless stat` shows), envelope, backend (auto, socket, uring), rcvbuf, sndbuf, dscp, busypoll,
 coalesce, and those of a ring.
 
+Of a log: from, until (a sequence number, or a time as @1763788800.25 or @2025-11-22T05:20:00Z),
+pace (flat, recorded, 2x), follow, session, reader, envelope, wait. A subscriber of a ring or of
+datagrams may name the past of its stream: log (a directory), rewind (servers); what it asks for by
+from, and the ring or the sender has not any more, is then read there first.
+
 Each side ignores the other's options, so both may use one string.";
 
 const EXAMPLES: &str = "\
@@ -71,6 +77,9 @@ Examples:
   gapless pub udp:239.1.2.3:9000                 lines to a multicast group
   gapless sub udp:239.1.2.3:9000                 and out again, on any host
   gapless relay shm:orders udp:239.1.2.3:9000    a ring to a multicast group
+  gapless record shm:orders log:/var/log/orders  a stream to disk
+  gapless replay log:/var/log/orders --pace 2x   and once more, twice as fast
+  gapless log ls /var/log/orders                 what was recorded
   gapless ls                                     which streams there are
   gapless inspect load --follow                  who reads it, and who is behind
   gapless stat                                   what senders and receivers count, live

@@ -92,7 +92,7 @@ impl SagaReport {
     }
 }
 
-/// Plays the act; the log goes to a directory of its own in `parent`, or where files go for a while.
+/// Plays the act; the log goes to a directory of its own in `parent`, or where temporary files go.
 pub(super) fn play(
     messages: u64,
     rate: u64,
