@@ -20,6 +20,7 @@ mod records;
 mod relay;
 mod remove;
 mod replay;
+mod rewind;
 mod sending;
 mod stat;
 mod stop;
@@ -106,6 +107,7 @@ enum Command {
     Ping(ping::PingArgs),
     Pong(ping::PongArgs),
     Relay(relay::Args),
+    Rewind(rewind::Args),
     Ls(ls::Args),
     Inspect(inspect::Args),
     Stat(stat::Args),
@@ -135,6 +137,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Ping(args) => ping::ping(&args),
         Command::Pong(args) => ping::pong(&args),
         Command::Relay(args) => relay::run(&args),
+        Command::Rewind(args) => rewind::run(&args),
         Command::Ls(args) => ls::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Stat(args) => stat::run(&args),
