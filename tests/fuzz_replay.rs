@@ -31,12 +31,18 @@ fn the_machines_corpus() {
 }
 
 #[test]
+fn the_bulk_corpus() {
+    replay("bulk", entry::bulk);
+}
+
+#[test]
 fn machines_at_random() {
     let mut random = Random::new(1);
     for _ in 0..20_000 {
         let len = random.below(600);
         let input: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
         entry::packets(&input);
+        entry::bulk(&input);
         entry::machines(&input);
     }
 }

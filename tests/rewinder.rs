@@ -166,6 +166,24 @@ fn what_is_damaged_in_one_log_comes_from_another() {
     assert!(runner.stop().1.is_ok());
 }
 
+#[test]
+fn a_log_that_begins_to_have_the_session_later_is_found() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write(dir.path(), 35, 1, 100);
+    let (server, runner) = running(&rewinder(dir.path()).log(other.path()));
+    let (socket, session) = (asker(server), Session::from_number(35));
+    let body = Body::Request(Request { receiver: 1, first: 200, span: 5, bitmap: &[] });
+    let before = ask(&socket, session, body);
+    assert!(control::is_control(&before));
+    write(other.path(), 35, 150, 100);
+    let mut came = before;
+    while control::is_control(&came) {
+        came = ask(&socket, session, body); // once a second it looks
+    }
+    assert_eq!(came, packet(session, 200, 5, 1472));
+    assert!(runner.stop().1.is_ok());
+}
+
 fn udp(text: &str) -> UdpAddress {
     match text.parse().unwrap() {
         Address::Udp(udp) => *udp,

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 
+use gapless::log::bulk::{Frame, Hello};
 use gapless::protocol::control::CONTROL_MAX_BYTES;
 use gapless::protocol::{
     Control, Event, Flow, Header, Join, Packet, Receiver, ReceiverOptions, RequestProtocol, Sender,
@@ -33,6 +34,22 @@ pub fn packets(data: &[u8]) {
         let mut buffer = [0; CONTROL_MAX_BYTES];
         let len = control.write(&mut buffer);
         assert_eq!(Control::read(&buffer[..len]), Ok(control));
+    }
+}
+
+/// What is read as a hello or a frame of bulk catch-up is written alike.
+pub fn bulk(data: &[u8]) {
+    if let Some(bytes) = data.first_chunk()
+        && let Ok(hello) = Hello::read(bytes)
+    {
+        assert_eq!(Hello::read(&hello.to_bytes()), Ok(hello));
+    }
+    let mut rest = data;
+    while let Ok(Some((frame, length))) = Frame::read(rest) {
+        let mut bytes = Vec::new();
+        frame.write(&mut bytes);
+        assert_eq!(Frame::read(&bytes), Ok(Some((frame, length))));
+        rest = &rest[length..];
     }
 }
 

@@ -242,7 +242,8 @@ impl Frame {
         put(frame, 48, &code.to_le_bytes());
         put(frame, 52, &VERSION.to_le_bytes());
         if let Word::Welcome { name, .. } = &self.word {
-            put(frame, FRAME_BYTES, &name.as_bytes()[..name.len().min(NAME_BYTES)]);
+            let end = name.floor_char_boundary(NAME_BYTES);
+            put(frame, FRAME_BYTES, &name.as_bytes()[..end]);
         }
         let sum = crc(&frame[4..]);
         put(frame, 0, &sum.to_le_bytes());
@@ -276,7 +277,8 @@ impl Frame {
         let word = match kind {
             1 => {
                 let name = frame[FRAME_BYTES..].split(|&byte| byte == 0).next();
-                let name = String::from_utf8_lossy(name.unwrap_or_default()).into_owned();
+                let name = str::from_utf8(name.unwrap_or_default());
+                let name = name.map_err(|_| BulkError::Foreign)?.to_owned();
                 Word::Welcome { first, next: end, enveloped: code & 1 != 0, name }
             }
             2 => Word::Status { next: end },

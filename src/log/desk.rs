@@ -135,7 +135,10 @@ impl Desks {
     ) -> Option<(&mut Desk, &mut SenderCounts)> {
         let known = |desk: &Desk| desk.socket == socket && desk.session == session;
         let at = match self.desks.iter().position(known) {
-            Some(at) => at,
+            Some(at) => {
+                library.refresh(&mut self.desks[at].shelf, now);
+                at
+            }
             None => {
                 let terms = &self.terms;
                 let shelf = library.shelf(session, terms.datagram_bytes, &terms.servers, now)?;

@@ -68,9 +68,20 @@ impl<F: DiskFile> Segment<F> {
         let found = self.check(next_sequence, false)?;
         match self.bytes {
             // What is in memory may be older than what is in the file.
-            Bytes::Read(_) if found.is_none() => self.check(next_sequence, true),
+            Bytes::Read(_) if found.is_none() && self.has_begun()? => {
+                self.check(next_sequence, true)
+            }
             _ => Ok(found),
         }
+    }
+
+    /// Whether the file has anything but zeroes where the next block should be: to ask is much
+    /// cheaper than to read on, and most of the time there is nothing.
+    fn has_begun(&self) -> Result<bool, LogError> {
+        let mut head = [0; BLOCK_HEADER_BYTES];
+        let have = self.file.read_full_at(&mut head, self.offset);
+        have.map_err(LogError::system("read", &self.path))?;
+        Ok(head.iter().any(|&byte| byte != 0))
     }
 
     #[inline]

@@ -24,6 +24,8 @@ const READERS_MAX: usize = 4;
 const LOOK_NS: u64 = 2_000_000;
 /// A session that is not known is looked for this often at most, ns.
 const LIST_NS: u64 = 20_000_000;
+/// Whether more logs have a session that is served, is looked this often, ns.
+const REFRESH_NS: u64 = 1_000_000_000;
 /// Sessions that are listed: the newest of each log.
 const SESSIONS_MAX: usize = 4096;
 
@@ -84,8 +86,25 @@ impl Library {
         }
         let copies: Vec<_> = self.directories(session).into_iter().map(Copy::new).collect();
         let servers = Arc::clone(servers);
-        let shelf = LogShelf { session, datagram_bytes, servers, copies, looked_at: None, now };
+        let (looked_at, listed_at) = (None, now);
+        let shelf =
+            LogShelf { session, datagram_bytes, servers, copies, looked_at, listed_at, now };
         (!shelf.copies.is_empty()).then_some(shelf)
+    }
+
+    /// Adds logs to a shelf that have begun to have its session.
+    pub(super) fn refresh(&mut self, shelf: &mut LogShelf, now: u64) {
+        if now.saturating_sub(shelf.listed_at) < REFRESH_NS {
+            return;
+        }
+        shelf.listed_at = now;
+        self.list_sometimes(now);
+        for directory in self.directories(shelf.session) {
+            if !shelf.copies.iter().any(|copy| copy.directory == directory) {
+                shelf.copies.push(Copy::new(directory));
+                shelf.looked_at = None;
+            }
+        }
     }
 
     /// The newest session, looked for if that was not done lately.
@@ -102,6 +121,7 @@ pub(super) struct LogShelf {
     servers: Arc<[SocketAddr]>,
     copies: Vec<Copy>,
     looked_at: Option<u64>,
+    listed_at: u64,
     /// The time, as last told.
     pub(super) now: u64,
 }
@@ -269,6 +289,10 @@ impl Copy {
         self.gone = match outcome {
             _ if unfit => Some((sequence, sequence + 1)),
             Err(LogError::SequenceGone { oldest, .. }) => Some((sequence, oldest)),
+            // All of it was removed meanwhile.
+            Err(LogError::SessionUnknown { .. } | LogError::NotFound { .. }) => {
+                Some((sequence, self.next))
+            }
             Err(LogError::Missing { first, count } | LogError::Damaged { first, count, .. }) => {
                 Some((first, first.saturating_add(count)))
             }

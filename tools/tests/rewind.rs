@@ -29,7 +29,7 @@ fn a_log_is_served_until_ctrl_c() {
         line.trim().rsplit(' ').next().and_then(|at| at.parse().ok()).expect("where");
 
     let mut fetch = Fetch::connect(server, None, 1).expect("the rewinder");
-    let mut next = 1;
+    let mut next = 1_u64;
     while next <= 100 {
         fetch
             .poll_while(64, |message, _| {
