@@ -243,7 +243,7 @@ fn a_client_that_does_not_read_holds_nobody_up_and_is_given_up() {
     }
     log.flush().unwrap();
     let options = rewinder(dir.path()).bytes_per_second(0);
-    let mut rewinder = options.stall_timeout(Duration::from_millis(50)).open().unwrap();
+    let mut rewinder = options.stall_timeout(Duration::from_millis(200)).open().unwrap();
     let server = rewinder.addresses().next().unwrap();
     let mut stuck = TcpStream::connect(server).unwrap();
     stuck.write_all(&Hello { session: None, from: 0 }.to_bytes()).unwrap();
@@ -260,7 +260,8 @@ fn a_client_that_does_not_read_holds_nobody_up_and_is_given_up() {
         rewinder.duty_cycle().unwrap();
     }
     reader.join().unwrap();
-    assert_eq!(rewinder.counts().clients_served, 2);
+    // Two, or more: a reader that is held up itself is given up as well, and comes again.
+    assert!(rewinder.counts().clients_served >= 2);
     let mut rest = Vec::new();
     // Whatever its socket held, or that it was cut off; not all of the log.
     let _ = stuck.read_to_end(&mut rest);

@@ -170,7 +170,9 @@ fn what_is_damaged_in_one_log_comes_from_another() {
 fn a_log_that_begins_to_have_the_session_later_is_found() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     write(dir.path(), 35, 1, 100);
-    let (server, runner) = running(&rewinder(dir.path()).log(other.path()));
+    // Nothing is refused, however often one asks.
+    let options = rewinder(dir.path()).log(other.path()).requester_bytes_per_second(1 << 40);
+    let (server, runner) = running(&options);
     let (socket, session) = (asker(server), Session::from_number(35));
     let body = Body::Request(Request { receiver: 1, first: 200, span: 5, bitmap: &[] });
     let before = ask(&socket, session, body);
