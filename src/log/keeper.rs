@@ -4,41 +4,60 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 
+use super::catalog::SegmentName;
 use super::disk::{Disk, DiskFile};
+use super::retention::Removal;
+use super::unsynced;
 
 /// Something to do. All is done in the order in which it was asked for.
 pub(crate) enum Job<F> {
-    /// Make a segment last, up to what was written when this was asked.
-    Sync { file: Arc<F>, path: PathBuf, end_sequence: u64 },
+    /// Make the log last, up to what was written when this was asked: earlier segments, the file
+    /// that is written, names.
+    Sync {
+        directory: PathBuf,
+        earlier: Vec<SegmentName>,
+        file: Option<(Arc<F>, PathBuf)>,
+        names: bool,
+        end_sequence: u64,
+    },
     /// Cut a sealed segment to its length, and its index likewise.
     Finish { file: Arc<F>, path: PathBuf, length: u64, index: Option<F>, sync: bool },
-    /// Make the names last.
-    SyncDirectory { path: PathBuf },
     /// Make a file with room for a segment.
     Prepare { path: PathBuf, bytes: u64 },
-    /// Remove files.
-    Remove { paths: Vec<PathBuf> },
+    /// Remove segments.
+    Remove { directory: PathBuf, removal: Removal },
 }
 
 /// What was done.
 pub(crate) enum Done<F> {
     Synced { end_sequence: u64 },
     Prepared { path: PathBuf, file: Option<F> },
-    Removed,
     SyncFailed { path: PathBuf, source: io::Error },
 }
 
 fn work<D: Disk>(disk: &D, job: Job<D::File>) -> Option<Done<D::File>> {
     match job {
-        Job::Sync { file, path, end_sequence } => Some(match file.sync() {
-            Ok(()) => Done::Synced { end_sequence },
-            Err(source) => Done::SyncFailed { path, source },
-        }),
+        Job::Sync { directory, earlier, file, names, end_sequence } => {
+            let sync = || {
+                unsynced::sync(disk, &directory, &earlier)?;
+                if let Some((file, path)) = &file {
+                    file.sync().map_err(|source| (path.clone(), source))?;
+                }
+                match names {
+                    true => disk.sync_directory(&directory).map_err(|e| (directory.clone(), e)),
+                    false => Ok(()),
+                }
+            };
+            Some(match sync() {
+                Ok(()) => Done::Synced { end_sequence },
+                Err((path, source)) => sync_failed(disk, path, source, &directory),
+            })
+        }
         Job::Finish { file, path, length, index, sync } => {
             // A tail of zeroes that stays is none the worse: readers stop at the seal.
             let _ = file.set_length(length);
@@ -46,11 +65,8 @@ fn work<D: Disk>(disk: &D, job: Job<D::File>) -> Option<Done<D::File>> {
             if let Some(index) = index.filter(|_| sync) {
                 let _ = index.sync(); // rebuilt if it is lost
             }
-            synced.err().map(|source| Done::SyncFailed { path, source })
-        }
-        Job::SyncDirectory { path } => {
-            let failed = disk.sync_directory(&path).err();
-            failed.map(|source| Done::SyncFailed { path, source })
+            let directory = path.parent().map(Path::to_path_buf).unwrap_or_default();
+            synced.err().map(|source| sync_failed(disk, path, source, &directory))
         }
         Job::Prepare { path, bytes } => {
             let file = disk.create(&path).ok().filter(|file| file.allocate(bytes).is_ok());
@@ -59,13 +75,24 @@ fn work<D: Disk>(disk: &D, job: Job<D::File>) -> Option<Done<D::File>> {
             }
             Some(Done::Prepared { path, file })
         }
-        Job::Remove { paths } => {
-            for path in paths {
-                let _ = disk.remove(&path); // tried again with the next segment
+        Job::Remove { directory, removal } => match removal.prepare(disk, &directory) {
+            Ok(()) => {
+                let _ = removal.run(disk, &directory); // tried again with the next segment
+                None
             }
-            Some(Done::Removed)
-        }
+            Err((path, source)) => Some(sync_failed(disk, path, source, &directory)),
+        },
     }
+}
+
+fn sync_failed<D: Disk>(
+    disk: &D,
+    path: PathBuf,
+    source: io::Error,
+    directory: &Path,
+) -> Done<D::File> {
+    unsynced::mark(disk, directory);
+    Done::SyncFailed { path, source }
 }
 
 /// Does jobs.

@@ -13,6 +13,7 @@
 //! | `NAME.reader` | a declared reader, and from where on it still needs the log |
 //! | `writer.lock` | locked (`flock`) while the log has a writer |
 //! | `*.new` | a segment in the making; of no account |
+//! | `sync.failed` | a sync failed: the next writer writes anew what the disk may lack |
 //!
 //! All numbers are little-endian. Checksums are CRC-32C (Castagnoli).
 //!
@@ -90,6 +91,7 @@ mod catalog;
 mod desk;
 mod disk;
 mod error;
+mod faulty;
 mod feed;
 mod fetch;
 mod finding;
@@ -99,6 +101,7 @@ mod keeper;
 mod options;
 mod pace;
 mod past;
+mod platter;
 mod reader;
 mod recorder;
 mod recovery;
@@ -106,10 +109,12 @@ mod replay;
 mod retention;
 mod rewinder;
 mod scan;
+mod seek;
 mod segment;
 mod serve;
 mod shelf;
 mod survey;
+mod unsynced;
 mod verify;
 mod writer;
 
@@ -119,6 +124,7 @@ mod tests;
 pub use crate::address::{Pace, PastSource, ReadFrom, Until};
 pub use disk::{Disk, DiskFile, FileSystem};
 pub use error::LogError;
+pub use faulty::{Fault, Faults, FaultyDisk, FaultyFile};
 pub use fetch::Fetch;
 pub use finding::{Finding, VerifyReport};
 pub use format::{BLOCK_HEADER_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};

@@ -6,17 +6,17 @@
 
 mod blocks;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use gapless_shm::Message;
 
 use super::catalog::{self, SegmentName};
 use super::disk::{Disk, FileSystem};
 use super::error::LogError;
-use super::format::{BLOCK_HEADER_BYTES, BlockHeader, Kind, SEGMENT_HEADER_BYTES, read_record};
-use super::index::{Index, Key};
+use super::format::{BLOCK_HEADER_BYTES, BlockHeader, Kind, read_record};
 use super::retention::Declaration;
-use super::scan::{self, follows};
+use super::scan;
+use super::seek::{TRIES, is_gone};
 use super::segment::{Bytes, Segment};
 use crate::address::ReadFrom;
 use crate::protocol::Session;
@@ -32,24 +32,24 @@ const LIST_POLLS: u32 = 256;
 /// otherwise), and follows the writer: a poll that finds nothing may find something later. What the
 /// log does not have is told, by number, in its place.
 pub struct LogReader<D: Disk = FileSystem> {
-    disk: D,
-    directory: PathBuf,
-    session: u64,
-    next_sequence: u64,
+    pub(super) disk: D,
+    pub(super) directory: PathBuf,
+    pub(super) session: u64,
+    pub(super) next_sequence: u64,
     /// Messages below this are passed over.
-    wanted: u64,
-    names: Vec<SegmentName>,
-    segment: Segment<D::File>,
+    pub(super) wanted: u64,
+    pub(super) names: Vec<SegmentName>,
+    pub(super) segment: Segment<D::File>,
     /// What is left of the block that is read.
-    rest: Rest,
-    empty_polls: u32,
-    told: Option<Told>,
+    pub(super) rest: Rest,
+    pub(super) empty_polls: u32,
+    pub(super) told: Option<Told>,
     declaration: Option<Declaration<D::File>>,
 }
 
 /// What was found behind messages that were handed out: it is for the next poll to say. Until then
 /// the reader is where it was.
-struct Told {
+pub(super) struct Told {
     error: LogError,
     session: u64,
     next_sequence: u64,
@@ -57,7 +57,7 @@ struct Told {
 
 /// The records of a block that are still to be handed out: `end` is where it ends in the segment.
 #[derive(Clone, Copy, Debug, Default)]
-struct Rest {
+pub(super) struct Rest {
     at: u64,
     end: u64,
     /// Where the block begins in the segment.
@@ -125,6 +125,22 @@ impl<D: Disk> LogReader<D> {
         from: ReadFrom,
     ) -> Result<Self, LogError> {
         let directory = directory.into();
+        for _ in 1..TRIES {
+            match Self::try_open(&disk, &directory, session, from) {
+                Err(error) if is_gone(&error) => {}
+                other => return other,
+            }
+        }
+        Self::try_open(&disk, &directory, session, from)
+    }
+
+    fn try_open(
+        disk: &D,
+        directory: &Path,
+        session: Option<u64>,
+        from: ReadFrom,
+    ) -> Result<Self, LogError> {
+        let (disk, directory) = (disk.clone(), directory.to_path_buf());
         let names = catalog::list(&disk, &directory)?;
         let newest = names.last().map(|name| name.session);
         let Some(session) = session.or(newest) else {
@@ -134,7 +150,16 @@ impl<D: Disk> LogReader<D> {
             let session = Session::from_number(session);
             return Err(LogError::SessionUnknown { session });
         };
-        let segment = Segment::open(&disk, &directory, first)?;
+        let open = |name, known| Segment::open(&disk, &directory, name, known);
+        let segment = match open(first, None) {
+            Err(error @ LogError::Header { .. }) => {
+                // Any other segment says what the stream is.
+                let other = names.iter().rev().find_map(|&name| open(name, None).ok());
+                let Some(other) = other else { return Err(error) };
+                open(first, Some(&other.header))
+            }
+            other => other,
+        }?;
         let mut reader = Self {
             disk,
             directory,
@@ -150,138 +175,6 @@ impl<D: Disk> LogReader<D> {
         };
         reader.seek(from)?;
         Ok(reader)
-    }
-
-    /// Goes to another point of the session.
-    ///
-    /// # Errors
-    /// As for [`open`](LogReader::open). The reader is then where it was, or at the beginning of a
-    /// segment.
-    pub fn seek(&mut self, from: ReadFrom) -> Result<(), LogError> {
-        let mut names = self.session_names();
-        // Further than the segments that are known: there may be new ones.
-        let known = names.last().map_or(0, |name| name.first_sequence);
-        let within = matches!(from, ReadFrom::Sequence(wanted) if wanted < known);
-        if !within && from != ReadFrom::Oldest {
-            self.names = catalog::list(&self.disk, &self.directory)?;
-            names = self.session_names();
-        }
-        let (Some(&oldest), Some(&newest)) = (names.first(), names.last()) else {
-            return Err(LogError::NotFound { directory: self.directory.clone() });
-        };
-        match from {
-            ReadFrom::Oldest => self.enter(oldest),
-            ReadFrom::Sequence(wanted) => {
-                let behind = names.partition_point(|name| name.first_sequence <= wanted);
-                let Some(&name) = behind.checked_sub(1).and_then(|at| names.get(at)) else {
-                    let oldest = oldest.first_sequence;
-                    return Err(LogError::SequenceGone { wanted, oldest });
-                };
-                self.enter(name)?;
-                self.walk(Key::Sequence(wanted))
-            }
-            ReadFrom::UnixNs(wanted) => {
-                // The last segment that began before: what is looked for is in it or behind it.
-                let (mut low, mut high) = (0, names.len());
-                while low < high {
-                    let middle = low.midpoint(high);
-                    let segment = Segment::open(&self.disk, &self.directory, names[middle])?;
-                    match segment.header.created_unix_ns < wanted {
-                        true => low = middle + 1,
-                        false => high = middle,
-                    }
-                }
-                self.enter(names[low.saturating_sub(1)])?;
-                self.walk(Key::UnixNs(wanted))?;
-                // A segment is made when its first block is written, and that began earlier.
-                if self.wanted == 0 && low > 0 && low < names.len() {
-                    self.enter(names[low])?;
-                    self.walk(Key::UnixNs(wanted))?;
-                }
-                Ok(())
-            }
-            ReadFrom::Now => {
-                self.enter(newest)?;
-                self.walk(Key::Sequence(u64::MAX))?;
-                self.wanted = 0;
-                Ok(())
-            }
-        }
-    }
-
-    /// Goes to a message with about `bytes` of log behind it, or to the oldest.
-    ///
-    /// # Errors
-    /// As for [`seek`](Self::seek).
-    pub fn seek_back(&mut self, bytes: u64) -> Result<(), LogError> {
-        self.seek(ReadFrom::Now)?;
-        let mut name = self.segment.name;
-        let (mut end, mut left) = (self.segment.offset, bytes);
-        let names = self.session_names();
-        let newest = name;
-        for &before in names.iter().rev().filter(|&&before| before < newest) {
-            if left <= end {
-                break;
-            }
-            left -= end;
-            self.enter(before)?;
-            end = self.segment.length()?;
-            name = before;
-        }
-        self.enter(name)?;
-        self.walk(Key::Offset(end.saturating_sub(left)))
-    }
-
-    fn session_names(&self) -> Vec<SegmentName> {
-        self.names.iter().copied().filter(|name| name.session == self.session).collect()
-    }
-
-    /// Goes to the beginning of a segment.
-    fn enter(&mut self, name: SegmentName) -> Result<(), LogError> {
-        if self.segment.name == name {
-            (self.segment.offset, self.segment.done) = (SEGMENT_HEADER_BYTES, false);
-        } else {
-            self.segment = Segment::open(&self.disk, &self.directory, name)?;
-        }
-        (self.session, self.next_sequence) = (name.session, name.first_sequence);
-        (self.rest, self.wanted, self.empty_polls) = (Rest::default(), 0, 0);
-        self.told = None;
-        Ok(())
-    }
-
-    /// Goes on, within the segment, to the block that has what is wanted, or to the end.
-    fn walk(&mut self, key: Key) -> Result<(), LogError> {
-        let name = self.segment.name;
-        if let Key::Sequence(wanted) = key {
-            self.wanted = wanted;
-        }
-        let index = Index::read(&self.disk, &name.index_path(&self.directory), name);
-        if let Some(entry) = index.find(key) {
-            let head = BlockHeader::check(self.segment.block(entry.offset, true)?);
-            if head.is_some_and(|head| follows(&head, name.session, entry.sequence)) {
-                (self.segment.offset, self.next_sequence) = (entry.offset, entry.sequence);
-            }
-        }
-        while let Some(block) = self.segment.next(self.next_sequence)? {
-            let here = match key {
-                Key::Sequence(wanted) => block.end_sequence() > wanted,
-                Key::UnixNs(wanted) => block.last_ns >= wanted && block.kind != Kind::Seal,
-                Key::Offset(wanted) => self.segment.offset >= wanted,
-            };
-            if here || block.kind == Kind::Seal {
-                if let (Key::UnixNs(wanted), true) = (key, here) {
-                    let late = wanted.saturating_sub(block.first_ns) << 16;
-                    let passed = late.div_ceil(step(&block).max(1)).min(block.count.into());
-                    // All at one time, or the last is: it is among them.
-                    let last = block.end_sequence().saturating_sub(1);
-                    self.wanted = (block.first_sequence + passed).min(last);
-                }
-                break;
-            }
-            self.segment.offset += u64::from(block.length);
-            self.next_sequence = block.end_sequence();
-        }
-        Ok(())
     }
 
     /// The session that is read.
@@ -487,10 +380,6 @@ impl<D: Disk> LogReader<D> {
             if self.names.last() <= Some(&self.segment.name) {
                 return Ok(false);
             }
-            // Sealed between the two looks, most likely: what was there is read once more.
-            if self.segment.next(self.next_sequence)?.is_some() {
-                return Ok(true);
-            }
         }
         let (offset, first) = (self.segment.offset, self.next_sequence);
         self.damaged(offset, first)
@@ -502,18 +391,29 @@ impl<D: Disk> LogReader<D> {
         let segment = &mut self.segment;
         let from = segment.offset.max(offset + 8);
         let found = scan::find_block(&segment.file, segment.header.session, from, first);
-        let next = match found.map_err(LogError::system("read", &segment.path))? {
-            Some((at, block)) => {
-                segment.offset = at;
-                block.first_sequence
-            }
+        let found = found.map_err(LogError::system("read", &segment.path))?;
+        let behind = match found {
+            Some(_) => None,
             None => {
                 self.names = catalog::list(&self.disk, &self.directory)?;
                 let behind = self.names.iter().find(|&&name| name > segment.name);
-                let Some(behind) = behind else { return Ok(false) }; // not finished yet
+                let Some(&behind) = behind else { return Ok(false) }; // not finished yet
+                Some(behind)
+            }
+        };
+        // Something is behind it. What a writer was in the middle of is whole by now.
+        if segment.next(self.next_sequence)?.is_some() {
+            return Ok(true);
+        }
+        let next = match (found, behind) {
+            (Some((at, block)), _) => {
+                segment.offset = at;
+                block.first_sequence
+            }
+            (None, behind) => {
                 segment.done = true;
-                let same = behind.session == segment.name.session;
-                if same { behind.first_sequence } else { first.saturating_add(1) }
+                let same = behind.filter(|behind| behind.session == segment.name.session);
+                same.map_or(first.saturating_add(1), |behind| behind.first_sequence)
             }
         };
         let start = first.max(self.wanted);
@@ -549,9 +449,7 @@ impl<D: Disk> LogReader<D> {
         let (wanted, first) = (self.wanted, self.next_sequence());
         match self.enter(next) {
             // Removed since it was listed.
-            Err(LogError::System { source, .. })
-                if source.kind() == std::io::ErrorKind::NotFound =>
-            {
+            Err(error) if is_gone(&error) => {
                 self.names.retain(|&name| name != next);
                 return Ok(true);
             }

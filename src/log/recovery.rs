@@ -6,18 +6,26 @@
 //! segment that was not: so those are walked as well, oldest first, and the log ends at the first
 //! hole. A log that is not synced by policy promises nothing about a crash of the host, and only
 //! its last segment is walked: `verify` tells about the others.
+//!
+//! What is cut off is cut off for good before anything is written in its place: should the power go
+//! once more, it must not come back behind what is new.
 
 use std::path::{Path, PathBuf};
 
 use super::catalog::{self, SegmentName, read_header};
 use super::disk::{Disk, DiskFile};
 use super::error::LogError;
-use super::format::{BLOCK_HEADER_BYTES, BlockHeader, Kind, SegmentHeader};
-use super::scan::{self, Scanned};
+use super::format::{BLOCK_HEADER_BYTES, BlockHeader, Kind, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::options::LogOptions;
+use super::scan::{self, Scanned, Window};
+use super::unsynced;
 
 /// Segments that are walked at most after a crash of the host. A writer has at most two that are
 /// not synced; each sync of a finished one is waited for before a third is begun.
-const UNSYNCED_MAX: usize = 3;
+pub(crate) const UNSYNCED_MAX: usize = 3;
+
+/// Disks write at least this much at a time, bytes.
+const SECTOR: usize = 512;
 
 /// Where a log ends.
 pub(crate) struct End<F> {
@@ -25,6 +33,8 @@ pub(crate) struct End<F> {
     pub(crate) header: SegmentHeader,
     pub(crate) file: F,
     pub(crate) scanned: Scanned,
+    /// Segments whose first page is to be written anew.
+    pub(crate) headless: Vec<(SegmentName, SegmentHeader)>,
     /// Segments behind the end, which are no part of the log.
     pub(crate) behind: Vec<SegmentName>,
 }
@@ -64,25 +74,31 @@ pub(crate) fn find_end<D: Disk>(
     writable: bool,
 ) -> Result<Option<End<D::File>>, LogError> {
     let names = catalog::list(disk, directory)?;
+    // After a sync that failed, pages may be missing as after a crash.
+    let doubtful = unsynced::is_marked(disk, directory)?;
     let boot = disk.boot_id();
     // From the end back to a segment behind which nothing can be missing.
-    let mut candidates = Vec::new();
+    let (mut candidates, mut headless) = (Vec::new(), Vec::new());
     for &name in names.iter().rev() {
         let path = name.path(directory);
         let file = disk.open(&path, writable).map_err(LogError::system("open", &path))?;
         match read_header(&file, name, &path) {
             Ok(header) => {
-                let known = header.boot == boot || !header.synced;
+                let known = header.boot == boot && !doubtful || !header.synced;
                 candidates.push((name, header, file));
                 if known || candidates.len() == UNSYNCED_MAX {
                     break;
                 }
             }
-            // Its name was there before its first page was, if nothing else is in it.
             Err(error @ LogError::Header { .. }) => {
-                let found = scan::find_block(&file, name.session, 0, 0);
-                if found.map_err(LogError::system("read", &path))?.is_some() {
-                    return Err(error);
+                let found = lost_header(&file, name).map_err(LogError::system("read", &path))?;
+                match found {
+                    Lost::Nothing => {}
+                    Lost::HeaderOnly(header) => {
+                        headless.push((name, header.clone()));
+                        candidates.push((name, header, file));
+                    }
+                    Lost::Unclear => return Err(error),
                 }
             }
             Err(error) => return Err(error),
@@ -101,30 +117,107 @@ pub(crate) fn find_end<D: Disk>(
         let path = name.path(directory);
         let scanned = scan::scan(&file, &header, |_, _| ());
         let scanned = scanned.map_err(LogError::system("read", &path))?;
-        end = Some(End { name, header, file, scanned, behind: Vec::new() });
+        let (headless, behind) = (Vec::new(), Vec::new());
+        end = Some(End { name, header, file, scanned, headless, behind });
     }
     let Some(mut end) = end else { return Ok(None) };
+    headless.retain(|&(name, _)| name <= end.name);
+    end.headless = headless;
     end.behind = names.into_iter().filter(|&name| name > end.name).collect();
     Ok(Some(end))
 }
 
-/// Cuts off what stands behind the end.
-pub(crate) fn cut<D: Disk>(
-    disk: &D,
-    directory: &Path,
-    end: &End<D::File>,
-    capacity: u64,
-) -> Result<Option<Cut>, LogError> {
-    let path = end.name.path(directory);
-    for name in &end.behind {
+/// What became of a segment whose header cannot be read.
+enum Lost {
+    /// It has no block where its first one should be, and its header was never synced.
+    Nothing,
+    /// Its first block is there.
+    HeaderOnly(SegmentHeader),
+    /// It was whole once.
+    Unclear,
+}
+
+/// A segment gets its name before its first page is on the disk. So a page that was never there, in
+/// full or in part, is no damage: nothing was promised about what is behind it.
+fn lost_header<F: DiskFile>(file: &F, name: SegmentName) -> std::io::Result<Lost> {
+    let mut window = Window::new();
+    let first = BlockHeader::check(window.block(file, SEGMENT_HEADER_BYTES)?);
+    if let Some(block) = first
+        && scan::follows(&block, name.session, name.first_sequence)
+    {
+        return Ok(Lost::HeaderOnly(SegmentHeader {
+            session: name.session,
+            first_sequence: name.first_sequence,
+            created_unix_ns: block.first_ns,
+            boot: [0; 16],
+            synced: true,
+            enveloped: false,
+            name: String::new(),
+        }));
+    }
+    let mut page = vec![0; SEGMENT_HEADER_BYTES as usize];
+    let have = file.read_full_at(&mut page, 0)?;
+    let zero = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
+    let torn = have < page.len() || zero(&page[..SECTOR]) || zero(&page[have - SECTOR..]);
+    let empty = torn || scan::find_block(file, name.session, 0, 0)?.is_none();
+    Ok(if empty { Lost::Nothing } else { Lost::Unclear })
+}
+
+/// Removes what an earlier writer left in the making.
+///
+/// # Errors
+/// [`LogError::System`].
+pub(crate) fn remove_unfinished<D: Disk>(disk: &D, directory: &Path) -> Result<(), LogError> {
+    let names = disk.list(directory).map_err(LogError::system("read", directory))?;
+    for name in names.iter().filter(|name| name.ends_with(".new")) {
+        let _ = disk.remove(&directory.join(name)); // of no account, but for its room
+    }
+    Ok(())
+}
+
+/// Removes segments of which nothing is left, in a log without any other.
+pub(crate) fn clear<D: Disk>(disk: &D, directory: &Path) -> Result<(), LogError> {
+    remove_all(disk, directory, &catalog::list(disk, directory)?)
+}
+
+fn remove_all<D: Disk>(disk: &D, directory: &Path, names: &[SegmentName]) -> Result<(), LogError> {
+    // The last first: what is left is the beginning, should this be cut short.
+    for name in names.iter().rev() {
         let path = name.path(directory);
         disk.remove(&path).map_err(LogError::system("remove", &path))?;
         let _ = disk.remove(&name.index_path(directory)); // may not be there
     }
+    if names.is_empty() {
+        return Ok(());
+    }
+    disk.sync_directory(directory).map_err(|error| {
+        unsynced::mark(disk, directory);
+        LogError::system("sync", directory)(error)
+    })
+}
+
+/// Cuts off what stands behind the end, and writes headers that are lost.
+pub(crate) fn cut<D: Disk>(
+    disk: &D,
+    directory: &Path,
+    end: &End<D::File>,
+    options: &LogOptions,
+) -> Result<Option<Cut>, LogError> {
+    for (name, header) in &end.headless {
+        let path = name.path(directory);
+        let (name, enveloped) = (options.name.clone(), options.enveloped);
+        let header = SegmentHeader { name, enveloped, ..header.clone() };
+        let file = disk.open(&path, true).map_err(LogError::system("open", &path))?;
+        let written = file.write_all_at(&header.encode(), 0);
+        written.map_err(LogError::system("write", &path))?;
+    }
+    let path = end.name.path(directory);
+    remove_all(disk, directory, &end.behind)?;
     // Zeroes may stand in front of what is left of blocks behind them, if the host crashed.
     let boot_changed = end.header.boot != disk.boot_id();
-    let look = end.scanned.torn || boot_changed || !end.behind.is_empty();
-    if !look || end.scanned.sealed && end.behind.is_empty() {
+    let doubtful = boot_changed || unsynced::is_marked(disk, directory)?;
+    let look = end.scanned.torn || doubtful || !end.behind.is_empty();
+    if !look {
         return Ok(None);
     }
     let offset = end.scanned.end;
@@ -132,7 +225,14 @@ pub(crate) fn cut<D: Disk>(
     if bytes > 0 {
         // What is cut must never look like a block again, whatever is written in front of it.
         end.file.set_length(offset).map_err(LogError::system("cut", &path))?;
-        end.file.allocate(capacity.max(offset)).map_err(LogError::system("lengthen", &path))?;
+        end.file.sync().map_err(|error| {
+            unsynced::mark(disk, directory);
+            LogError::system("sync", &path)(error)
+        })?;
+        if !end.scanned.sealed {
+            let length = options.segment_bytes.max(offset);
+            end.file.allocate(length).map_err(LogError::system("lengthen", &path))?;
+        }
     }
     let segments = end.behind.len();
     Ok((bytes > 0 || segments > 0).then_some(Cut { path, offset, bytes, segments }))
@@ -168,4 +268,18 @@ pub(crate) fn seal(session: u64, next_sequence: u64, now_ns: u64) -> [u8; BLOCK_
     };
     header.finish(&mut block);
     block
+}
+
+/// Takes the lock of a log's writer.
+pub(crate) fn lock<D: Disk>(disk: &D, directory: &Path) -> Result<D::File, LogError> {
+    let path = directory.join("writer.lock");
+    let file = match disk.open(&path, true) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => disk.create(&path),
+        other => other,
+    };
+    let file = file.map_err(LogError::system("open", &path))?;
+    match file.try_lock().map_err(LogError::system("lock", &path))? {
+        true => Ok(file),
+        false => Err(LogError::WriterAlive { directory: directory.to_path_buf() }),
+    }
 }

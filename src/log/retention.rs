@@ -11,6 +11,7 @@ use super::disk::{Disk, DiskFile};
 use super::error::LogError;
 use super::format::crc;
 use super::options::Retention;
+use super::unsynced::{self, Unsynced};
 
 /// The retention that removes nothing.
 pub(crate) const KEEP_ALL: Retention = Retention { bytes: None, age: None };
@@ -103,7 +104,10 @@ pub(crate) fn readers<D: Disk>(disk: &D, directory: &Path) -> Result<Vec<Reader>
         let Some(name) = file_name.strip_suffix(EXTENSION) else { continue };
         let path = directory.join(&file_name);
         let mut bytes = [0; BYTES];
-        let file = disk.open(&path, false).map_err(LogError::system("open", &path))?;
+        let file = match disk.open(&path, false) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue, // taken back
+            other => other.map_err(LogError::system("open", &path))?,
+        };
         let have = file.read_full_at(&mut bytes, 0).map_err(LogError::system("read", &path))?;
         let (session, next_sequence) = decode(&bytes[..have]).unwrap_or((0, 0));
         readers.push(Reader { name: name.to_owned(), session, next_sequence });
@@ -127,8 +131,8 @@ pub(crate) fn forget<D: Disk>(disk: &D, directory: &Path, name: &str) -> Result<
 fn needless<D: Disk>(
     disk: &D,
     directory: &Path,
+    names: &[SegmentName],
 ) -> Result<Vec<(SegmentName, SegmentName)>, LogError> {
-    let names = catalog::list(disk, directory)?;
     let readers = readers(disk, directory)?;
     let needed = readers.iter().map(|reader| (reader.session, reader.next_sequence)).min();
     let end = |behind: &SegmentName| (behind.session, behind.first_sequence);
@@ -136,30 +140,69 @@ fn needless<D: Disk>(
     Ok(pairs.take_while(|(_, behind)| needed.is_none_or(|needed| end(behind) <= needed)).collect())
 }
 
-fn paths(directory: &Path, names: impl Iterator<Item = SegmentName>) -> Vec<PathBuf> {
-    names.flat_map(|name| [name.path(directory), name.index_path(directory)]).collect()
+/// Segments to remove, and the first one that stays.
+#[derive(Debug)]
+pub(crate) struct Removal {
+    pub(crate) go: Vec<SegmentName>,
+    pub(crate) stays: SegmentName,
 }
 
-/// The files, segment and index by turns, that a retention lets go.
+impl Removal {
+    fn new(pairs: impl Iterator<Item = (SegmentName, SegmentName)>) -> Option<Self> {
+        let (go, behind): (Vec<_>, Vec<_>) = pairs.unzip();
+        Some(Self { go, stays: behind.last().copied()? })
+    }
+
+    /// Makes what stays durable, which is to be done first: a log that lost its last segment with
+    /// the power would not know where it was. What cannot be synced comes with its path.
+    pub(crate) fn prepare<D: Disk>(&self, disk: &D, directory: &Path) -> Result<(), Unsynced> {
+        unsynced::sync(disk, directory, &[self.stays])?;
+        disk.sync_directory(directory).map_err(|error| (directory.to_path_buf(), error))
+    }
+
+    /// Removes one after the other, the oldest first, also for a host that crashes meanwhile: one
+    /// that comes back in front of a gap would be taken for the end of the log.
+    pub(crate) fn run<D: Disk>(&self, disk: &D, directory: &Path) -> Result<(), LogError> {
+        for (at, name) in self.go.iter().enumerate() {
+            if at > 0 {
+                disk.sync_directory(directory).map_err(LogError::system("sync", directory))?;
+            }
+            let path = name.path(directory);
+            match disk.remove(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(LogError::system("remove", path)(error));
+                }
+                _ => {}
+            }
+            let _ = disk.remove(&name.index_path(directory)); // may not be there
+        }
+        Ok(())
+    }
+}
+
+/// What a retention lets go.
 pub(crate) fn removable<D: Disk>(
     disk: &D,
     directory: &Path,
     retention: Retention,
     now_ns: u64,
-) -> Result<Vec<PathBuf>, LogError> {
+) -> Result<Option<Removal>, LogError> {
     if retention == KEEP_ALL {
-        return Ok(Vec::new());
+        return Ok(None);
     }
     let length = |name: &SegmentName| {
         let path = name.path(directory);
-        let file = disk.open(&path, false).map_err(LogError::system("open", &path))?;
-        file.length().map_err(LogError::system("ask the length of", &path))
+        match disk.open(&path, false).and_then(|file| file.length()) {
+            // Trimmed meanwhile, by somebody else.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+            other => other.map_err(LogError::system("ask the length of", &path)),
+        }
     };
     let names = catalog::list(disk, directory)?;
     let lengths = names.iter().map(&length).collect::<Result<Vec<_>, _>>()?;
     let mut kept: u64 = lengths.iter().sum();
     let mut go = Vec::new();
-    for ((name, behind), length) in needless(disk, directory)?.into_iter().zip(lengths) {
+    for ((name, behind), length) in needless(disk, directory, &names)?.into_iter().zip(lengths) {
         let too_much = retention.bytes.is_some_and(|bytes| kept - length >= bytes);
         // The segment behind began when this one ended.
         let too_old = match retention.age {
@@ -175,9 +218,9 @@ pub(crate) fn removable<D: Disk>(
             break;
         }
         kept -= length;
-        go.push(name);
+        go.push((name, behind));
     }
-    Ok(paths(directory, go.into_iter()))
+    Ok(Removal::new(go.into_iter()))
 }
 
 /// Removes the segments that end before `sequence` of `session`, but for those that a declared
@@ -190,9 +233,10 @@ pub(crate) fn trim<D: Disk>(
 ) -> Result<usize, LogError> {
     let before =
         |behind: &SegmentName| (behind.session, behind.first_sequence) <= (session, sequence);
-    let go = needless(disk, directory)?.into_iter().take_while(|(_, behind)| before(behind));
-    let paths = paths(directory, go.map(|(name, _)| name));
-    remove(disk, &paths)
+    let names = catalog::list(disk, directory)?;
+    let go =
+        needless(disk, directory, &names)?.into_iter().take_while(|(_, behind)| before(behind));
+    remove(disk, directory, Removal::new(go))
 }
 
 /// Removes the segments that a retention lets go, and says how many.
@@ -202,18 +246,19 @@ pub(crate) fn retain<D: Disk>(
     retention: Retention,
     now_ns: u64,
 ) -> Result<usize, LogError> {
-    remove(disk, &removable(disk, directory, retention, now_ns)?)
+    remove(disk, directory, removable(disk, directory, retention, now_ns)?)
 }
 
-/// Removes files, segment and index by turns, and says how many segments those were.
-fn remove<D: Disk>(disk: &D, paths: &[PathBuf]) -> Result<usize, LogError> {
-    for path in paths {
-        match disk.remove(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(LogError::system("remove", path)(error));
-            }
-            _ => {}
-        }
-    }
-    Ok(paths.len() / 2)
+fn remove<D: Disk>(
+    disk: &D,
+    directory: &Path,
+    removal: Option<Removal>,
+) -> Result<usize, LogError> {
+    let Some(removal) = removal else { return Ok(0) };
+    removal.prepare(disk, directory).map_err(|(path, error)| {
+        unsynced::mark(disk, directory);
+        LogError::system("sync", path)(error)
+    })?;
+    removal.run(disk, directory)?;
+    Ok(removal.go.len())
 }

@@ -8,7 +8,7 @@ use super::catalog::{SegmentName, read_header};
 use super::disk::{Disk, DiskFile};
 use super::error::LogError;
 use super::format::{BLOCK_HEADER_BYTES, BlockHeader, Kind, SEGMENT_HEADER_BYTES, SegmentHeader};
-use super::scan::{Window, follows};
+use super::scan::{self, Window, follows};
 
 /// A segment that is read.
 pub(super) struct Segment<F> {
@@ -30,14 +30,22 @@ pub(super) enum Bytes {
 }
 
 impl<F: DiskFile> Segment<F> {
+    /// Opens a segment. Should its header be unreadable, it is taken to be one of the stream that
+    /// `known` is a header of: its blocks say all else.
     pub(super) fn open<D: Disk<File = F>>(
         disk: &D,
         directory: &Path,
         name: SegmentName,
+        known: Option<&SegmentHeader>,
     ) -> Result<Self, LogError> {
         let path = name.path(directory);
         let file = disk.open(&path, false).map_err(LogError::system("open", &path))?;
-        let header = read_header(&file, name, &path)?;
+        let header = match (read_header(&file, name, &path), known) {
+            (Err(LogError::Header { .. }), Some(known)) => {
+                guess(&file, name, known).map_err(LogError::system("read", &path))?
+            }
+            (header, _) => header?,
+        };
         let sealed = is_sealed(&file, &header).map_err(LogError::system("read", &path))?;
         let map = sealed.then(|| file.map()).flatten();
         let bytes = map.map_or_else(|| Bytes::Read(Window::new()), Bytes::Mapped);
@@ -68,7 +76,7 @@ impl<F: DiskFile> Segment<F> {
         let found = self.check(next_sequence, false)?;
         match self.bytes {
             // What is in memory may be older than what is in the file.
-            Bytes::Read(_) if found.is_none() && self.has_begun()? => {
+            Bytes::Read(_) if found.is_none() && self.has_something()? => {
                 self.check(next_sequence, true)
             }
             _ => Ok(found),
@@ -77,7 +85,7 @@ impl<F: DiskFile> Segment<F> {
 
     /// Whether the file has anything but zeroes where the next block should be: to ask is much
     /// cheaper than to read on, and most of the time there is nothing.
-    fn has_begun(&self) -> Result<bool, LogError> {
+    pub(super) fn has_something(&self) -> Result<bool, LogError> {
         let mut head = [0; BLOCK_HEADER_BYTES];
         let have = self.file.read_full_at(&mut head, self.offset);
         have.map_err(LogError::system("read", &self.path))?;
@@ -96,12 +104,21 @@ impl<F: DiskFile> Segment<F> {
         let length = self.file.length();
         length.map_err(LogError::system("ask the length of", &self.path))
     }
+}
 
-    /// Whether anything but zeroes stands where the next block should be.
-    pub(super) fn has_something(&mut self) -> Result<bool, LogError> {
-        let bytes = self.block(self.offset, false)?;
-        Ok(bytes.iter().take(BLOCK_HEADER_BYTES).any(|&byte| byte != 0))
-    }
+/// The header that a segment must have had.
+fn guess<F: DiskFile>(
+    file: &F,
+    name: SegmentName,
+    known: &SegmentHeader,
+) -> std::io::Result<SegmentHeader> {
+    let first = scan::find_block(file, name.session, SEGMENT_HEADER_BYTES, name.first_sequence)?;
+    Ok(SegmentHeader {
+        session: name.session,
+        first_sequence: name.first_sequence,
+        created_unix_ns: first.map_or(known.created_unix_ns, |(_, block)| block.first_ns),
+        ..known.clone()
+    })
 }
 
 /// Whether a segment ends with its seal.

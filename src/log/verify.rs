@@ -13,9 +13,8 @@ use super::error::LogError;
 use super::finding::{Finding, VerifyReport};
 use super::format::{BLOCK_HEADER_BYTES, BlockHeader, IndexEntry, Kind, SEGMENT_HEADER_BYTES, crc};
 use super::index::{INTERVAL_BYTES, Index, IndexWriter};
-use super::recovery::bytes_behind;
+use super::recovery::{self, bytes_behind};
 use super::scan::{self, Window, follows, records_sound};
-use super::writer;
 
 /// A block that a live writer is in the middle of becomes whole within so many looks.
 const LOOKS: u32 = 64;
@@ -348,7 +347,7 @@ pub fn rebuild_index(segment: &Path) -> Result<(), LogError> {
     let file = disk.open(segment, false).map_err(LogError::system("open", segment))?;
     let sealed = super::segment::read_seal(&file, name.session);
     let finished = sealed.map_err(LogError::system("read", segment))?.is_some();
-    let _lock = (!finished).then(|| writer::lock(&disk, directory)).transpose()?;
+    let _lock = (!finished).then(|| recovery::lock(&disk, directory)).transpose()?;
     let new: PathBuf = directory.join(format!("{file_name}.idx.new"));
     let mut index = IndexWriter::create(&disk, &new, name);
     let walk = Walk { file: &file, path: segment, name, is_last: true };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use gapless_shm::{CommitWord, Flags};
 
 use super::block::Block;
-use super::catalog::SegmentName;
+use super::catalog::{self, SegmentName};
 use super::disk::{Disk, DiskFile, FileSystem};
 use super::error::LogError;
 use super::format::{BLOCK_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader};
@@ -16,6 +16,7 @@ use super::options::{LogOptions, SyncPolicy};
 use super::recovery::{self, End};
 use super::retention;
 use super::scan;
+use super::unsynced;
 use crate::protocol::Session;
 
 pub use super::recovery::{Cut, Recovery};
@@ -66,6 +67,7 @@ struct Stream {
 }
 
 struct Segment<F> {
+    name: SegmentName,
     path: PathBuf,
     file: Arc<F>,
     index: IndexWriter<F>,
@@ -81,8 +83,12 @@ enum Prepared<F> {
     Ready(PathBuf, F),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct SyncState {
+    /// Finished segments that are not known to be durable.
+    earlier: Vec<SegmentName>,
+    /// Whether names are not.
+    names: bool,
     /// Sequence behind what is durable.
     durable_end: u64,
     /// Sequence behind what the last sync that was asked for makes durable.
@@ -98,8 +104,8 @@ impl<D: Disk> LogWriter<D> {
         options: LogOptions,
     ) -> Result<(Self, Option<Recovery>), LogError> {
         disk.create_directory(&directory).map_err(LogError::system("make", &directory))?;
-        let lock = lock(&disk, &directory)?;
-        let _ = disk.remove(&directory.join(PREPARED)); // left by an earlier writer, or not there
+        let lock = recovery::lock(&disk, &directory)?;
+        recovery::remove_unfinished(&disk, &directory)?;
         let end = recovery::find_end(&disk, &directory, true)?;
         let keeper = match options.in_line {
             true => Keeper::in_line(disk.clone()),
@@ -117,18 +123,25 @@ impl<D: Disk> LogWriter<D> {
             segment: None,
             prepared: Prepared::No,
             last_ns: 0,
-            sync: SyncState { durable_end: 0, asked_end: 0, outstanding: 0, asked_ns: 0 },
+            sync: SyncState::default(),
             failed: None,
             _lock: lock,
         };
-        let recovery = end.map(|end| writer.resume(end)).transpose()?;
+        let recovery = match end {
+            Some(end) => Some(writer.resume(end)?),
+            None => recovery::clear(&writer.disk, &writer.directory).map(|()| None)?,
+        };
         Ok((writer, recovery))
     }
 
     /// Goes on where an earlier writer ended.
     fn resume(&mut self, end: End<D::File>) -> Result<Recovery, LogError> {
-        let capacity = self.options.segment_bytes;
-        let cut = recovery::cut(&self.disk, &self.directory, &end, capacity)?;
+        let cut = recovery::cut(&self.disk, &self.directory, &end, &self.options)?;
+        let names = catalog::list(&self.disk, &self.directory)?;
+        // What is there was written, but nobody knows whether it was synced.
+        let unsynced = unsynced::find(&self.disk, &self.directory, &names)?;
+        unsynced::write_anew(&self.disk, &self.directory, &unsynced)?;
+        (self.sync.earlier, self.sync.names) = (unsynced, true);
         let End { name, header, file, scanned, .. } = end;
         let path = name.path(&self.directory);
         let failed = |what| LogError::system(what, &path);
@@ -146,24 +159,25 @@ impl<D: Disk> LogWriter<D> {
             last_unix_ns: scanned.last_ns,
             cut,
         };
-        // What is there was written, but nobody knows whether it was synced.
-        self.sync.asked_end = name.first_sequence;
-        if scanned.sealed {
-            return Ok(recovery); // and it was synced before a segment behind it would be
+        if !scanned.sealed {
+            let path = name.index_path(&self.directory);
+            let mut index = IndexWriter::create(&self.disk, &path, name);
+            scan::scan(&file, &header, |offset, block| index.note(offset, block))
+                .map_err(failed("read"))?;
+            let capacity = file.length().map_err(failed("ask the length of"))?;
+            self.segment = Some(Segment {
+                file: Arc::new(file),
+                index,
+                created_ns: header.created_unix_ns,
+                end: scanned.end,
+                capacity,
+                name,
+                path: name.path(&self.directory),
+            });
         }
-        let mut index = IndexWriter::create(&self.disk, &name.index_path(&self.directory), name);
-        scan::scan(&file, &header, |offset, block| index.note(offset, block))
-            .map_err(failed("read"))?;
-        let capacity = file.length().map_err(failed("ask the length of"))?;
-        self.segment = Some(Segment {
-            file: Arc::new(file),
-            index,
-            created_ns: header.created_unix_ns,
-            end: scanned.end,
-            capacity,
-            path,
-        });
-        self.ask_for_sync();
+        if self.options.sync != SyncPolicy::None {
+            self.submit_sync(next);
+        }
         Ok(recovery)
     }
 
@@ -223,6 +237,7 @@ impl<D: Disk> LogWriter<D> {
             }
             self.flush()?;
             self.seal()?;
+            self.wait_for_syncs()?; // what they say is about the session before
         }
         let (written_end, whole_from) = (next_sequence, next_sequence);
         self.stream = Some(Stream { session, next_sequence, written_end, whole_from });
@@ -326,6 +341,7 @@ impl<D: Disk> LogWriter<D> {
         let length = self.block.length() as u64;
         let mut segment = self.segment_for(length)?;
         let (header, block) = self.block.finish(stream.session, self.last_ns);
+        let is_new = segment.end == SEGMENT_HEADER_BYTES;
         let written = segment.file.write_all_at(block, segment.end);
         if written.is_ok() {
             segment.index.note(segment.end, &header);
@@ -335,6 +351,9 @@ impl<D: Disk> LogWriter<D> {
         }
         let path = segment.path.clone();
         self.segment = Some(segment);
+        if is_new && written.is_ok() {
+            let _ = self.retain(); // tried again with the next segment
+        }
         written.map_err(LogError::system("write", path))
     }
 
@@ -345,12 +364,23 @@ impl<D: Disk> LogWriter<D> {
             let old = age.is_some_and(|age| self.last_ns.saturating_sub(segment.created_ns) > age);
             segment.end + length + SEAL_BYTES <= segment.capacity && !old
         };
-        match self.segment.take_if(fits) {
+        if let Some(segment) = self.segment.take_if(fits) {
+            return Ok(segment);
+        }
+        // One with nothing in it has the name that the next one would have: it is stretched.
+        if let Some(segment) = &mut self.segment
+            && segment.end == SEGMENT_HEADER_BYTES
+        {
+            let capacity = segment.capacity.max(segment.end + length + SEAL_BYTES);
+            let stretched = segment.file.allocate(capacity);
+            stretched.map_err(LogError::system("lengthen", &segment.path))?;
+            segment.capacity = capacity;
+        } else {
+            self.seal()?;
+        }
+        match self.segment.take() {
             Some(segment) => Ok(segment),
-            None => {
-                self.seal()?;
-                self.create(length)
-            }
+            None => self.create(length),
         }
     }
 
@@ -364,23 +394,25 @@ impl<D: Disk> LogWriter<D> {
         let length = segment.end + SEAL_BYTES;
         let sync = self.options.sync != SyncPolicy::None;
         let (file, index) = (segment.file, segment.index.finish());
-        self.keeper.submit(Job::Finish {
-            file: Arc::clone(&file),
-            path: path.clone(),
-            length,
-            index,
-            sync,
-        });
-        if sync {
-            // The third segment waits for the first: recovery relies on it.
-            while self.sync.outstanding > 0 {
-                let done = self.keeper.wait();
-                self.take(done);
-                self.fail()?;
+        self.keeper.submit(Job::Finish { file, path, length, index, sync });
+        match sync {
+            true => {
+                // The third segment waits for the first: recovery relies on it.
+                self.wait_for_syncs()?;
+                self.submit_sync(stream.written_end);
             }
-            self.submit_sync(file, path, stream.written_end);
+            false => self.sync.earlier.push(segment.name),
         }
         Ok(())
+    }
+
+    /// Waits for what has been asked for to be durable.
+    fn wait_for_syncs(&mut self) -> Result<(), LogError> {
+        while self.sync.outstanding > 0 && self.failed.is_none() {
+            let Some(done) = self.keeper.wait() else { break };
+            self.take(done);
+        }
+        self.fail()
     }
 
     /// Makes the next segment, with room for a block of `length` at least.
@@ -413,14 +445,9 @@ impl<D: Disk> LogWriter<D> {
             return Err(LogError::system("make", &path)(error));
         }
         let index = IndexWriter::create(&self.disk, &name.index_path(&self.directory), name);
-        if self.options.sync != SyncPolicy::None {
-            self.keeper.submit(Job::SyncDirectory { path: self.directory.clone() });
-        }
-        if self.options.retention != retention::KEEP_ALL {
-            self.retain()?;
-        }
+        self.sync.names = true;
         let (file, end) = (Arc::new(file), SEGMENT_HEADER_BYTES);
-        Ok(Segment { path, file, index, created_ns: self.last_ns, end, capacity })
+        Ok(Segment { name, path, file, index, created_ns: self.last_ns, end, capacity })
     }
 
     fn make(&self, file: &D::File, name: SegmentName, capacity: u64) -> std::io::Result<()> {
@@ -445,7 +472,7 @@ impl<D: Disk> LogWriter<D> {
     pub fn tick(&mut self, unix_ns: u64) -> Result<(), LogError> {
         while self.sync.outstanding > 0 || matches!(self.prepared, Prepared::Asked) {
             let Some(done) = self.keeper.poll() else { break };
-            self.take(Some(done));
+            self.take(done);
         }
         self.fail()?;
         let due = match self.options.sync {
@@ -470,36 +497,43 @@ impl<D: Disk> LogWriter<D> {
 
     /// Asks for what has been written to be made durable, if it is not.
     fn ask_for_sync(&mut self) {
-        if let Some((segment, stream)) = self.segment.as_ref().zip(self.stream)
-            && self.options.sync != SyncPolicy::None
+        if let Some(stream) = self.stream
             && stream.written_end > self.sync.asked_end
         {
-            let (file, path) = (Arc::clone(&segment.file), segment.path.clone());
-            self.submit_sync(file, path, stream.written_end);
+            self.submit_sync(stream.written_end);
         }
     }
 
-    fn submit_sync(&mut self, file: Arc<D::File>, path: PathBuf, end_sequence: u64) {
-        self.keeper.submit(Job::Sync { file, path, end_sequence });
+    fn submit_sync(&mut self, end_sequence: u64) {
+        let segment = self.segment.as_ref();
+        self.keeper.submit(Job::Sync {
+            directory: self.directory.clone(),
+            earlier: std::mem::take(&mut self.sync.earlier),
+            file: segment.map(|segment| (Arc::clone(&segment.file), segment.path.clone())),
+            names: std::mem::take(&mut self.sync.names),
+            end_sequence,
+        });
         self.sync.asked_end = end_sequence;
         self.sync.outstanding += 1;
     }
 
-    fn take(&mut self, done: Option<Done<D::File>>) {
+    fn take(&mut self, done: Done<D::File>) {
         match done {
-            Some(Done::Synced { end_sequence }) => {
+            // After a failure the system's word is worth nothing.
+            Done::Synced { .. } if self.failed.is_some() => {}
+            Done::Synced { end_sequence } => {
                 self.sync.outstanding -= 1;
                 self.sync.durable_end = self.sync.durable_end.max(end_sequence);
             }
-            Some(Done::SyncFailed { path, source }) => {
+            Done::SyncFailed { path, source } => {
                 let durable_end = self.sync.durable_end;
-                self.failed = Some(LogError::SyncFailed { path, source, durable_end });
+                let failed = LogError::SyncFailed { path, source, durable_end };
+                self.failed.get_or_insert(failed);
             }
-            Some(Done::Prepared { path, file: Some(file) }) => {
+            Done::Prepared { path, file: Some(file) } => {
                 self.prepared = Prepared::Ready(path, file);
             }
-            Some(Done::Prepared { file: None, .. }) => self.prepared = Prepared::No,
-            Some(Done::Removed) | None => {}
+            Done::Prepared { file: None, .. } => self.prepared = Prepared::No,
         }
     }
 
@@ -518,18 +552,12 @@ impl<D: Disk> LogWriter<D> {
     /// As for [`flush`](Self::flush).
     pub fn sync(&mut self) -> Result<(), LogError> {
         self.flush()?;
-        if let Some((segment, stream)) = self.segment.as_ref().zip(self.stream)
-            && stream.written_end > self.sync.durable_end
+        if let Some(stream) = self.stream
+            && (stream.written_end > self.sync.durable_end || !self.sync.earlier.is_empty())
         {
-            let (file, path) = (Arc::clone(&segment.file), segment.path.clone());
-            self.keeper.submit(Job::SyncDirectory { path: self.directory.clone() });
-            self.submit_sync(file, path, stream.written_end);
+            self.submit_sync(stream.written_end);
         }
-        while self.sync.outstanding > 0 && self.failed.is_none() {
-            let done = self.keeper.wait();
-            self.take(done);
-        }
-        self.fail()
+        self.wait_for_syncs()
     }
 
     /// Flushes, makes everything durable and finishes the segment: for a stream that has ended.
@@ -547,28 +575,13 @@ impl<D: Disk> LogWriter<D> {
     /// # Errors
     /// [`LogError::System`] if the directory, or a reader's declaration, cannot be read.
     pub fn retain(&mut self) -> Result<usize, LogError> {
-        let now_ns = self.last_ns;
-        let paths =
-            retention::removable(&self.disk, &self.directory, self.options.retention, now_ns)?;
-        let segments = paths.len() / 2;
-        if segments > 0 {
-            self.keeper.submit(Job::Remove { paths });
-        }
+        let (disk, directory) = (&self.disk, &self.directory);
+        let removal = retention::removable(disk, directory, self.options.retention, self.last_ns)?;
+        let Some(removal) = removal else { return Ok(0) };
+        let segments = removal.go.len();
+        let directory = directory.clone();
+        self.keeper.submit(Job::Remove { directory, removal });
         Ok(segments)
-    }
-}
-
-/// Takes the lock of a log's writer.
-pub(super) fn lock<D: Disk>(disk: &D, directory: &Path) -> Result<D::File, LogError> {
-    let path = directory.join("writer.lock");
-    let file = match disk.open(&path, true) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => disk.create(&path),
-        other => other,
-    };
-    let file = file.map_err(LogError::system("open", &path))?;
-    match file.try_lock().map_err(LogError::system("lock", &path))? {
-        true => Ok(file),
-        false => Err(LogError::WriterAlive { directory: directory.to_path_buf() }),
     }
 }
 
