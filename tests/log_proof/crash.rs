@@ -10,7 +10,7 @@ use gapless::log::{
 };
 use gapless::protocol::Random;
 
-use crate::log_proof::{Course, Entry, length, payload, variable};
+use crate::log_proof::{length, payload, variable};
 use crate::saboteur::{Mistake, Saboteur};
 
 const LOG: &str = "/disk/log";
@@ -39,6 +39,39 @@ impl Report {
         self.failed_syncs += other.failed_syncs;
         self.refused += other.refused;
         self.calls += other.calls;
+    }
+}
+
+/// What a log should have in one sequence number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    /// A message of so many bytes, made from this key.
+    Message { key: u64, len: usize },
+    /// A message that was put on record as lost.
+    Lost,
+    /// A message that a crash of the host may have taken, and has taken.
+    Gone,
+}
+
+/// Messages of one session, without a hole.
+#[derive(Clone, Debug)]
+struct Course {
+    session: u64,
+    first: u64,
+    entries: Vec<Entry>,
+}
+
+impl Course {
+    fn new(session: u64, first: u64) -> Self {
+        Self { session, first, entries: Vec::new() }
+    }
+
+    fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    fn get(&self, sequence: u64) -> Option<&Entry> {
+        self.entries.get(usize::try_from(sequence.checked_sub(self.first)?).ok()?)
     }
 }
 

@@ -2,39 +2,6 @@
 
 use gapless::protocol::Random;
 
-/// What a log should have in one sequence number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Entry {
-    /// A message of so many bytes, made from this key.
-    Message { key: u64, len: usize },
-    /// A message that was put on record as lost.
-    Lost,
-    /// A message that a crash of the host may have taken, and has taken.
-    Gone,
-}
-
-/// Messages of one session, without a hole.
-#[derive(Clone, Debug)]
-pub(crate) struct Course {
-    pub(crate) session: u64,
-    pub(crate) first: u64,
-    pub(crate) entries: Vec<Entry>,
-}
-
-impl Course {
-    pub(crate) fn new(session: u64, first: u64) -> Self {
-        Self { session, first, entries: Vec::new() }
-    }
-
-    pub(crate) fn end(&self) -> u64 {
-        self.first + self.entries.len() as u64
-    }
-
-    pub(crate) fn get(&self, sequence: u64) -> Option<&Entry> {
-        self.entries.get(usize::try_from(sequence.checked_sub(self.first)?).ok()?)
-    }
-}
-
 /// Writes the payload of `key` over `bytes`.
 pub(crate) fn payload(key: u64, len: usize, bytes: &mut Vec<u8>) {
     let mut random = Random::new(key);
