@@ -78,7 +78,7 @@ pub(crate) fn find_end<D: Disk>(
     let doubtful = unsynced::is_marked(disk, directory)?;
     let boot = disk.boot_id();
     // From the end back to a segment behind which nothing can be missing.
-    let (mut candidates, mut headless) = (Vec::new(), Vec::new());
+    let (mut candidates, mut headless, mut lost) = (Vec::new(), Vec::new(), Vec::new());
     for &name in names.iter().rev() {
         let path = name.path(directory);
         let file = disk.open(&path, writable).map_err(LogError::system("open", &path))?;
@@ -93,7 +93,7 @@ pub(crate) fn find_end<D: Disk>(
             Err(error @ LogError::Header { .. }) => {
                 let found = lost_header(&file, name).map_err(LogError::system("read", &path))?;
                 match found {
-                    Lost::Nothing => {}
+                    Lost::Nothing => lost.push(name),
                     Lost::HeaderOnly(header) => {
                         headless.push((name, header.clone()));
                         candidates.push((name, header, file));
@@ -109,7 +109,8 @@ pub(crate) fn find_end<D: Disk>(
         let joins = end.as_ref().is_none_or(|end| {
             let session_goes_on = end.name.session == name.session;
             let next = end.scanned.next_sequence;
-            end.scanned.sealed && (!session_goes_on || name.first_sequence == next)
+            let hole = lost.iter().any(|&lost| end.name < lost && lost < name);
+            end.scanned.sealed && !hole && (!session_goes_on || name.first_sequence == next)
         });
         if !joins {
             break;

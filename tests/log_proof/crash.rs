@@ -311,6 +311,7 @@ impl Run {
         let mark = Path::new(LOG).join("sync.failed");
         // The process may die before it hears of a failure, or before it has left word of it.
         self.sync_failed |= self.disk.failed_syncs() > self.failed_syncs;
+        self.outage |= self.sync_failed; // what was not synced may be gone as well
         self.failed_syncs = self.disk.failed_syncs();
         self.over |= self.sync_failed && self.disk.open(&mark, false).is_err();
         self.promised = self.durable;
