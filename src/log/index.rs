@@ -23,8 +23,27 @@ pub(crate) struct IndexWriter<F> {
     file: Option<F>,
     end: u64,
     gathered: Vec<u8>,
+    spacing: Spacing,
+}
+
+/// Which blocks get an entry.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spacing {
     /// Where the next entry is due.
     due: u64,
+}
+
+impl Spacing {
+    /// The entry of a block at `offset`, if one is due there.
+    #[inline]
+    pub(crate) fn entry(&mut self, offset: u64, block: &BlockHeader) -> Option<IndexEntry> {
+        if offset < self.due {
+            return None;
+        }
+        self.due = offset + INTERVAL_BYTES;
+        let (sequence, first_ns) = (block.first_sequence, block.first_ns);
+        Some(IndexEntry { sequence, offset, first_ns })
+    }
 }
 
 impl<F: DiskFile> IndexWriter<F> {
@@ -33,18 +52,28 @@ impl<F: DiskFile> IndexWriter<F> {
         let header = index_header(name.session, name.first_sequence);
         let file = disk.create(path).ok();
         let file = file.filter(|file| file.write_all_at(&header, 0).is_ok());
-        Self { file, end: INDEX_HEADER_BYTES as u64, gathered: Vec::new(), due: 0 }
+        Self {
+            file,
+            end: INDEX_HEADER_BYTES as u64,
+            gathered: Vec::new(),
+            spacing: Spacing::default(),
+        }
+    }
+
+    /// Begins with the blocks that a walk has met, every one that was [due](Spacing).
+    pub(crate) fn note_all(&mut self, entries: &[IndexEntry]) {
+        for entry in entries {
+            self.gathered.extend(entry.encode());
+            self.spacing.due = entry.offset + INTERVAL_BYTES;
+        }
+        self.flush();
     }
 
     /// Takes note of a block at `offset`.
     #[inline]
     pub(crate) fn note(&mut self, offset: u64, block: &BlockHeader) {
-        if offset < self.due {
-            return;
-        }
-        self.due = offset + INTERVAL_BYTES;
-        let (sequence, first_ns) = (block.first_sequence, block.first_ns);
-        self.gathered.extend(IndexEntry { sequence, offset, first_ns }.encode());
+        let Some(entry) = self.spacing.entry(offset, block) else { return };
+        self.gathered.extend(entry.encode());
         if self.gathered.len() >= GATHERED * INDEX_ENTRY_BYTES {
             self.flush();
         }
@@ -86,6 +115,40 @@ impl Key {
             Self::Offset(wanted) => entry.offset <= wanted,
         }
     }
+}
+
+/// Looks a key up without reading more of an index than it takes. Where there is none, or where it
+/// is damaged, what the rest of it says, or nothing.
+pub(crate) fn look_up<D: Disk>(
+    disk: &D,
+    path: &Path,
+    name: SegmentName,
+    key: Key,
+) -> Option<IndexEntry> {
+    let file = disk.open(path, false).ok()?;
+    let mut header = [0; INDEX_HEADER_BYTES];
+    let have = file.read_full_at(&mut header, 0).ok()?;
+    if have < header.len() || header != index_header(name.session, name.first_sequence) {
+        return None;
+    }
+    let bytes = file.length().ok()?.min(READ_BYTES_MAX) - INDEX_HEADER_BYTES as u64;
+    let (mut low, mut high) = (0, bytes / INDEX_ENTRY_BYTES as u64);
+    let mut found = None;
+    while low < high {
+        let middle = low.midpoint(high);
+        let at = INDEX_HEADER_BYTES as u64 + middle * INDEX_ENTRY_BYTES as u64;
+        let mut entry = [0; INDEX_ENTRY_BYTES];
+        let have = file.read_full_at(&mut entry, at).ok()?;
+        let entry = IndexEntry::decode(&entry).filter(|_| have == INDEX_ENTRY_BYTES);
+        let Some(entry) = entry else { return Index::read(disk, path, name).find(key) };
+        if key.reaches(&entry) {
+            found = Some(entry);
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    found
 }
 
 /// The index of a segment, read.

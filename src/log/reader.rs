@@ -6,6 +6,7 @@
 
 mod blocks;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use gapless_shm::Message;
@@ -39,6 +40,8 @@ pub struct LogReader<D: Disk = FileSystem> {
     /// Messages below this are passed over.
     pub(super) wanted: u64,
     pub(super) names: Vec<SegmentName>,
+    /// When segments were made, as far as that was asked for.
+    pub(super) created: BTreeMap<SegmentName, u64>,
     pub(super) segment: Segment<D::File>,
     /// What is left of the block that is read.
     pub(super) rest: Rest,
@@ -85,7 +88,7 @@ impl Rest {
 /// lies between the first and the last is evenly spread.
 pub(super) fn step(header: &BlockHeader) -> u64 {
     let span = header.last_ns.saturating_sub(header.first_ns).min(1 << 47);
-    (span << 16) / u64::from(header.count.max(1))
+    (span << 16) / u64::from(header.count.saturating_sub(1).max(1))
 }
 
 impl LogReader<FileSystem> {
@@ -167,6 +170,7 @@ impl<D: Disk> LogReader<D> {
             next_sequence: first.first_sequence,
             wanted: 0,
             names,
+            created: BTreeMap::new(),
             segment,
             rest: Rest::default(),
             empty_polls: 0,

@@ -15,7 +15,10 @@ use std::path::{Path, PathBuf};
 use super::catalog::{self, SegmentName, read_header};
 use super::disk::{Disk, DiskFile};
 use super::error::LogError;
-use super::format::{BLOCK_HEADER_BYTES, BlockHeader, Kind, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::format::{
+    BLOCK_HEADER_BYTES, BlockHeader, IndexEntry, Kind, SEGMENT_HEADER_BYTES, SegmentHeader,
+};
+use super::index::Spacing;
 use super::options::LogOptions;
 use super::scan::{self, Scanned, Window};
 use super::unsynced;
@@ -33,6 +36,8 @@ pub(crate) struct End<F> {
     pub(crate) header: SegmentHeader,
     pub(crate) file: F,
     pub(crate) scanned: Scanned,
+    /// What belongs in its index.
+    pub(crate) entries: Vec<IndexEntry>,
     /// Segments whose first page is to be written anew.
     pub(crate) headless: Vec<(SegmentName, SegmentHeader)>,
     /// Segments behind the end, which are no part of the log.
@@ -116,10 +121,13 @@ pub(crate) fn find_end<D: Disk>(
             break;
         }
         let path = name.path(directory);
-        let scanned = scan::scan(&file, &header, |_, _| ());
+        let (mut entries, mut spacing) = (Vec::new(), Spacing::default());
+        let scanned = scan::scan(&file, &header, |offset, block| {
+            entries.extend(spacing.entry(offset, block));
+        });
         let scanned = scanned.map_err(LogError::system("read", &path))?;
         let (headless, behind) = (Vec::new(), Vec::new());
-        end = Some(End { name, header, file, scanned, headless, behind });
+        end = Some(End { name, header, file, scanned, entries, headless, behind });
     }
     let Some(mut end) = end else { return Ok(None) };
     headless.retain(|&(name, _)| name <= end.name);

@@ -8,8 +8,10 @@ use super::format::{
     SegmentHeader, read_record,
 };
 
-/// Bytes read at a time.
+/// Bytes read at a time, at most, but for a block that is longer.
 const READ_BYTES: usize = 1 << 20;
+/// Bytes read at first, and at the end of a log that is followed: there is not more.
+const READ_LEAST_BYTES: usize = 16 << 10;
 
 /// Where a walk came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,11 +35,13 @@ pub(crate) struct Window {
     bytes: Vec<u8>,
     have: usize,
     base: u64,
+    /// Bytes of the next read: more, the more of the last one was of use.
+    reach: usize,
 }
 
 impl Window {
     pub(crate) fn new() -> Self {
-        Self { bytes: Vec::new(), have: 0, base: 0 }
+        Self { bytes: Vec::new(), have: 0, base: 0, reach: READ_LEAST_BYTES }
     }
 
     /// What is in memory from `offset` on.
@@ -55,7 +59,14 @@ impl Window {
         offset: u64,
         least: usize,
     ) -> io::Result<()> {
-        let want = least.max(READ_BYTES);
+        let used = offset.saturating_sub(self.base);
+        let have = self.have as u64;
+        if used >= have / 2 && used <= have && have > 0 {
+            self.reach = (self.reach * 2).min(READ_BYTES);
+        } else if used < have / 8 {
+            self.reach = (self.reach / 2).max(READ_LEAST_BYTES);
+        }
+        let want = least.max(self.reach);
         if self.bytes.len() < want {
             self.bytes.resize(want, 0);
         }

@@ -7,7 +7,7 @@ use super::catalog::{self, SegmentName};
 use super::disk::Disk;
 use super::error::LogError;
 use super::format::{BlockHeader, Kind, SEGMENT_HEADER_BYTES};
-use super::index::{Index, Key};
+use super::index::{self, Key};
 use super::reader::{LogReader, Rest, step};
 use super::scan::{self, follows};
 use super::segment::Segment;
@@ -67,8 +67,7 @@ impl<D: Disk> LogReader<D> {
                 let (mut low, mut high) = (0, names.len());
                 while low < high {
                     let middle = low.midpoint(high);
-                    let segment = self.open_segment(names[middle])?;
-                    match segment.header.created_unix_ns < wanted {
+                    match self.created_unix_ns(names[middle])? < wanted {
                         true => low = middle + 1,
                         false => high = middle,
                     }
@@ -108,6 +107,16 @@ impl<D: Disk> LogReader<D> {
         self.walk(Key::Offset(end.saturating_sub(left)))
     }
 
+    /// When a segment was made. A damaged header says nothing: then the segment may have anything.
+    fn created_unix_ns(&mut self, name: SegmentName) -> Result<u64, LogError> {
+        if let Some(&created) = self.created.get(&name) {
+            return Ok(created);
+        }
+        let created = self.open_segment(name)?.header.created_unix_ns;
+        self.created.insert(name, created);
+        Ok(created)
+    }
+
     fn session_names(&self) -> Vec<SegmentName> {
         self.names.iter().copied().filter(|name| name.session == self.session).collect()
     }
@@ -136,9 +145,9 @@ impl<D: Disk> LogReader<D> {
         }
         loop {
             let name = self.segment.name;
-            let index = Index::read(&self.disk, &name.index_path(&self.directory), name);
-            if let Some(entry) = index.find(key) {
-                let head = BlockHeader::check(self.segment.block(entry.offset, true)?);
+            let path = name.index_path(&self.directory);
+            if let Some(entry) = index::look_up(&self.disk, &path, name, key) {
+                let head = BlockHeader::peek(self.segment.head(entry.offset, true)?);
                 if head.is_some_and(|head| follows(&head, name.session, entry.sequence)) {
                     (self.segment.offset, self.next_sequence) = (entry.offset, entry.sequence);
                 }
@@ -156,7 +165,13 @@ impl<D: Disk> LogReader<D> {
     /// As [`walk`](Self::walk), within the segment. False if it is not there.
     fn walk_segment(&mut self, key: Key) -> Result<bool, LogError> {
         loop {
-            let Some(block) = self.segment.next(self.next_sequence)? else {
+            // Where the end is looked for, only a whole block is one. Elsewhere the block that is
+            // found is checked when it is read, and those that are passed need not be.
+            let next = match key {
+                Key::Sequence(u64::MAX) => self.segment.next(self.next_sequence)?,
+                _ => self.segment.peek(self.next_sequence)?,
+            };
+            let Some(block) = next else {
                 match self.walk_over_damage(key)? {
                     true => continue,
                     false => return Ok(false),

@@ -83,6 +83,34 @@ impl<F: DiskFile> Segment<F> {
         }
     }
 
+    /// The next block by its header alone.
+    pub(super) fn peek(&mut self, next_sequence: u64) -> Result<Option<BlockHeader>, LogError> {
+        let session = self.header.session;
+        let mut fresh = false;
+        loop {
+            let block = BlockHeader::peek(self.head(self.offset, fresh)?);
+            let block = block.filter(|block| follows(block, session, next_sequence));
+            if block.is_some() || fresh || matches!(self.bytes, Bytes::Mapped(_)) {
+                return Ok(block);
+            }
+            fresh = true; // what is in memory may be older than what is in the file
+        }
+    }
+
+    /// The bytes at `offset`, a block's header if there is one.
+    pub(super) fn head(&mut self, offset: u64, fresh: bool) -> Result<&[u8], LogError> {
+        if let Bytes::Read(window) = &mut self.bytes
+            && (fresh || window.at(offset).len() < BLOCK_HEADER_BYTES)
+        {
+            let loaded = window.load(&self.file, offset, BLOCK_HEADER_BYTES);
+            loaded.map_err(LogError::system("read", &self.path))?;
+        }
+        Ok(match &self.bytes {
+            Bytes::Read(window) => window.at(offset),
+            Bytes::Mapped(map) => map.get(offset as usize..).unwrap_or_default(),
+        })
+    }
+
     /// Whether the file has anything but zeroes where the next block should be: to ask is much
     /// cheaper than to read on, and most of the time there is nothing.
     pub(super) fn has_something(&self) -> Result<bool, LogError> {

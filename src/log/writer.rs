@@ -15,7 +15,6 @@ use super::keeper::{Done, Job, Keeper};
 use super::options::{LogOptions, SyncPolicy};
 use super::recovery::{self, End};
 use super::retention;
-use super::scan;
 use super::unsynced;
 use crate::protocol::Session;
 
@@ -142,7 +141,7 @@ impl<D: Disk> LogWriter<D> {
         let unsynced = unsynced::find(&self.disk, &self.directory, &names)?;
         unsynced::write_anew(&self.disk, &self.directory, &unsynced)?;
         (self.sync.earlier, self.sync.names) = (unsynced, true);
-        let End { name, header, file, scanned, .. } = end;
+        let End { name, header, file, scanned, entries, .. } = end;
         let path = name.path(&self.directory);
         let failed = |what| LogError::system(what, &path);
         self.last_ns = scanned.last_ns;
@@ -162,8 +161,7 @@ impl<D: Disk> LogWriter<D> {
         if !scanned.sealed {
             let path = name.index_path(&self.directory);
             let mut index = IndexWriter::create(&self.disk, &path, name);
-            scan::scan(&file, &header, |offset, block| index.note(offset, block))
-                .map_err(failed("read"))?;
+            index.note_all(&entries);
             let capacity = file.length().map_err(failed("ask the length of"))?;
             self.segment = Some(Segment {
                 file: Arc::new(file),
