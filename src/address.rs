@@ -23,6 +23,7 @@
 //! | `from` | `oldest`, `now`, a sequence; with `log` or `rewind` also `@TIME` | subscriber |
 //! | `log` | directory of the stream's log: what the ring has not any more is read there; a publisher whose ring is gone goes on from it | both |
 //! | `rewind` | rewinders, `HOST:PORT,HOST:PORT`, that have what the ring has not any more | subscriber |
+//! | `resume` | `durable`: nobody was sent, or acted on, what was not durable, so that a publisher may go on from a log that was not finished in order (`udp:`) | publisher |
 //! | `fresh` | `yes`: begin a new session although there is a log to go on with | publisher |
 //! | `name` | shown to whoever asks who is slow | subscriber |
 //! | `observe` | `yes`: no slot, holds nobody up | subscriber |
@@ -63,6 +64,8 @@ pub(crate) struct PastOptions {
     pub(crate) from: Option<ReadFrom>,
     /// Whether a publisher begins anew although it could go on.
     pub(crate) fresh: bool,
+    /// Whether nobody was sent what was not durable.
+    pub(crate) resume_durable: bool,
 }
 
 impl PastOptions {
@@ -263,6 +266,7 @@ impl Input<'_> {
             "log" => past.sources.insert(0, log::directory(self, value)?),
             "rewind" => past.sources.extend(log::servers(self, value)?),
             "fresh" => past.fresh = self.yes(value)?,
+            "resume" => past.resume_durable = self.word(value, &[("durable", true)])?,
             "from" => {
                 let from = log::read_from(self, value)?;
                 past.from = Some(from);
@@ -381,7 +385,7 @@ impl Input<'_> {
                 return Err(self.error(
                     key,
                     "unknown option; known: dir, capacity, align, max, slots, mode, parkable, \
-                     evictable, first, filemode, from, log, rewind, fresh, name, observe, wait, \
+                     evictable, first, filemode, from, log, rewind, resume, fresh, name, observe, wait, \
                      envelope, topic, publisher, prefault, lock, huge",
                 ));
             }

@@ -75,8 +75,10 @@ impl Durable {
             }
         };
         let counter = |label| reader.index_of(label).and_then(|index| reader.value(index));
+        // Before and after: what stands between is of that session.
+        let before = counter("session");
         let durable = counter("durable-sequence").unwrap_or(0);
-        let other = counter("session") != Some(session);
+        let other = before != Some(session) || counter("session") != before;
         if other || self.polls.is_multiple_of(LIVENESS_POLLS) && !reader.snapshot()?.alive {
             self.reader = None; // there may be another by now
             let stream = self.stream.clone();

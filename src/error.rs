@@ -1,5 +1,7 @@
 //! What can go wrong when a stream is opened or read.
 
+use std::path::PathBuf;
+
 use gapless_shm::{PublishError, RingError};
 use thiserror::Error;
 
@@ -31,6 +33,21 @@ pub enum Error {
         sequence: u64,
         /// Why.
         error: PublishError,
+    },
+    /// The ring is gone, and its log was not finished in order: receivers may have messages that it
+    /// has not.
+    #[error(
+        "the log in {directory} goes on with message {next} of session {session}, but was not \
+         finished in order: receivers may have later ones. Say resume=durable if nobody was sent, \
+         or acted on, what was not durable; or fresh=yes for a new session"
+    )]
+    Unsettled {
+        /// The log's directory.
+        directory: PathBuf,
+        /// Its newest session.
+        session: Session,
+        /// Sequence that it goes on with.
+        next: u64,
     },
     /// A log cannot be published to.
     #[error("{address} is a log: publish to a shm: or udp: address, and record that")]

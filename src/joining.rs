@@ -125,14 +125,11 @@ impl Joining {
                 (self.idle_polls, self.idle_since) = (0, None);
                 return Ok(Turn::Handed(handed));
             }
-            // The ring may have what its recorder missed.
             Err(PollError::Lost { first, count }) => {
-                let live = match &self.target {
-                    Target::Ring(address) => join_ring(address, self.past.session(), first)?,
-                    Target::Wire(_) => None,
+                let Target::Ring(address) = &self.target else {
+                    return Err(PollError::Lost { first, count });
                 };
-                let lost = || PollError::Lost { first, count };
-                return live.map_or_else(|| Err(lost()), |live| Ok(Turn::Joined(live, None)));
+                return self.past_lacks(address, first, count);
             }
             Err(error) => return Err(error),
         }
@@ -160,6 +157,26 @@ impl Joining {
                 None => Ok(Turn::Handed(0)),
             },
         }
+    }
+}
+
+impl Joining {
+    /// The ring may have what its recorder missed, or the end of it.
+    #[cold]
+    fn past_lacks(&self, address: &ShmAddress, first: u64, count: u64) -> Result<Turn, PollError> {
+        let session = self.past.session();
+        if let Some(live) = join_ring(address, session, first)? {
+            return Ok(Turn::Joined(live, None));
+        }
+        let options = address.consumer_options().clone().start(Start::Oldest);
+        if let Ok(consumer) = options.attach(address.name()) {
+            let oldest = consumer.next_sequence();
+            if consumer.session() == session && (first..first + count).contains(&oldest) {
+                let told = PollError::Lost { first, count: oldest - first };
+                return Ok(Turn::Joined(Live::Ring(Box::new(consumer)), Some(told)));
+            }
+        }
+        Err(PollError::Lost { first, count })
     }
 }
 

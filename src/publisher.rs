@@ -34,8 +34,12 @@ const DROP_LINGER: Duration = Duration::from_millis(20);
 /// With `log=DIRECTORY` a publisher whose ring is gone (its host was started anew) goes on with the
 /// session and the sequence that the log ends with, and has the log's last messages in its ring
 /// again, for whoever asks for them; `fresh=yes` begins a new session all the same. What the log
-/// had not been given when the host went down is not known to anybody but those who received it:
-/// publish what must not be published twice only once it [is durable](Self::wait_durable).
+/// had not been given when the host went down is not known to anybody but those who received it. A
+/// number that is used twice would be dropped by those silently; so a publisher of datagrams
+/// goes on only from a log that was finished in order ([`Recorder::close`]), or if
+/// `resume=durable` says that nobody was sent, or acted on, what was not durable.
+///
+/// [`Recorder::close`]: crate::log::Recorder::close
 ///
 /// With `envelope=yes` each message is preceded by an [`Envelope`], which subscribers with the same
 /// option take off again: it names topic, publisher, the publisher's own sequence number and the
@@ -80,7 +84,7 @@ impl Publisher {
     pub fn open_at(address: &Address) -> Result<Self, Error> {
         match address {
             Address::Shm(shm) => Ok(Self {
-                producer: revival::open_ring(shm, shm.ring.clone())?,
+                producer: revival::open_ring(shm, shm.ring.clone(), false)?,
                 durable: Durable::of(shm),
                 wire: None,
                 envelope: shm.envelope,
@@ -101,10 +105,10 @@ impl Publisher {
         let directory = address.ring.directory();
         let consumer = ConsumerOptions::new().directory(directory).start(Start::Now).name("sender");
         let (producer, consumer) = match address.ring_name() {
-            Some(name) => (revival::open_ring(&address.ring, ring)?, consumer.attach(name)?),
+            Some(name) => (revival::open_ring(&address.ring, ring, true)?, consumer.attach(name)?),
             None => {
                 let name = unnamed();
-                let producer = match revival::from_log(&address.ring, &ring, &name)? {
+                let producer = match revival::from_log(&address.ring, &ring, &name, true)? {
                     Some(producer) => producer,
                     None => ring.create(&name)?,
                 };
@@ -299,7 +303,7 @@ impl Publisher {
     }
 
     /// Sequence of the last message that a [recorder](crate::log::Recorder) of this stream's ring
-    /// has made durable; 0 if there is none yet, or no recorder.
+    /// has made durable; 0 if there is none yet, or if the recorder's policy is not to sync.
     ///
     /// # Errors
     /// [`DurableError::NoRecorder`], [`DurableError::RecorderDead`].
@@ -309,13 +313,15 @@ impl Publisher {
 
     /// Waits until message `sequence` is durable, for as long as `timeout`; meanwhile does what
     /// [`poll`](Self::poll) does. For those who must not act before the disk has it: ask
-    /// [`durable_sequence`](Self::durable_sequence) instead where waiting is not to be had.
+    /// [`durable_sequence`](Self::durable_sequence) instead where waiting is not to be had. A
+    /// recorder that runs in the same thread makes no progress meanwhile, and one whose policy is
+    /// not to sync makes nothing durable.
     ///
     /// # Errors
     /// [`DurableError::Timeout`] says how far the recorder has come;
     /// [`DurableError::NoRecorder`], [`DurableError::RecorderDead`].
     pub fn wait_durable(&mut self, sequence: u64, timeout: Duration) -> Result<(), DurableError> {
-        let deadline = Instant::now() + timeout;
+        let start = Instant::now();
         loop {
             let durable = match self.durable_sequence() {
                 Ok(durable) => durable,
@@ -326,7 +332,7 @@ impl Publisher {
             if durable >= sequence {
                 return Ok(());
             }
-            if Instant::now() >= deadline {
+            if start.elapsed() >= timeout {
                 return Err(DurableError::Timeout { wanted: sequence, durable });
             }
             self.make_room();

@@ -1,19 +1,25 @@
 //! A publisher's ring, made again from its stream's log.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use gapless_shm::{Flags, Producer, RingError, RingOptions, remove};
 
 use crate::address::ShmAddress;
 use crate::error::Error;
-use crate::log::{self, LogError, LogReader, ReadFrom};
+use crate::log::{self, LogEnd, LogError, LogReader, ReadFrom};
 use crate::protocol::Session;
 
 /// Opens the ring of an address: the one that is there, the one that its log describes, or a new
 /// one.
-pub(crate) fn open_ring(address: &ShmAddress, ring: RingOptions) -> Result<Producer, Error> {
+///
+/// `sent`: whether what is published leaves the host.
+pub(crate) fn open_ring(
+    address: &ShmAddress,
+    ring: RingOptions,
+    sent: bool,
+) -> Result<Producer, Error> {
     let name = address.name();
-    if address.past.log().is_none() {
-        return Ok(ring.open(name)?);
-    }
+    let Some(directory) = address.past.log() else { return Ok(ring.open(name)?) };
     match ring.attach(name) {
         Ok(producer) if !address.past.fresh => return Ok(producer),
         Ok(producer) => {
@@ -23,9 +29,18 @@ pub(crate) fn open_ring(address: &ShmAddress, ring: RingOptions) -> Result<Produ
         Err(RingError::NotFound { .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    match from_log(address, &ring, name)? {
-        Some(producer) => Ok(producer),
-        None => Ok(ring.create(name)?),
+    if let Some(producer) = from_log(address, &ring, name, sent)? {
+        return Ok(producer);
+    }
+    // A session is a time: a clock that was set back must not make one that is older than the
+    // log's, which no recorder would take.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let last = log::end(directory)?.and_then(|end| end.session.number());
+    match last {
+        Some(last) if last >= now.as_micros() as u64 => {
+            Ok(ring.clone().session(last + 1).create(name)?)
+        }
+        _ => Ok(ring.create(name)?),
     }
 }
 
@@ -35,12 +50,24 @@ pub(crate) fn from_log(
     address: &ShmAddress,
     ring: &RingOptions,
     name: &str,
+    sent: bool,
 ) -> Result<Option<Producer>, Error> {
     let Some(directory) = address.past.log().filter(|_| !address.past.fresh) else {
         return Ok(None);
     };
-    let Some((session, end)) = log::end(directory)? else { return Ok(None) };
+    if log::has_writer(directory)? {
+        // It may know of messages that are not in the log yet.
+        let directory = directory.to_path_buf();
+        return Err(LogError::WriterAlive { directory }.into());
+    }
+    let Some(LogEnd { session, next_sequence: end, is_finished }) = log::end(directory)? else {
+        return Ok(None);
+    };
     let Some(number) = session.number() else { return Ok(None) };
+    if sent && !is_finished && !address.past.resume_durable {
+        let directory = directory.to_path_buf();
+        return Err(Error::Unsettled { directory, session, next: end });
+    }
     let mut reader = LogReader::open_session(directory, session, ReadFrom::Now)?;
     reader.seek_back(ring.capacity())?;
     let first = reader.next_sequence().min(end);

@@ -3,11 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use gapless::log::{LogOptions, Recorder, RecorderOptions, Rewinder, RewinderOptions, SyncPolicy};
+use gapless::log::{
+    LogError, LogOptions, Recorder, RecorderOptions, Rewinder, RewinderOptions, SyncPolicy,
+};
 use gapless::shm::ProducerStatus;
 use gapless::{
-    Address, Agent, AgentRunner, DurableError, PollError, Publisher, RunnerOptions, ShmAddress,
-    Subscriber, shm,
+    Address, Agent, AgentRunner, DurableError, Error, PollError, Publisher, RunnerOptions,
+    ShmAddress, Subscriber, shm,
 };
 
 fn text(directory: &Path, options: &str) -> String {
@@ -345,4 +347,34 @@ fn datagrams_are_joined_through_a_log() {
 #[test]
 fn datagrams_are_joined_through_a_rewinder() {
     join_wire(|_, server| format!("&rewind={server}&request={server}"));
+}
+
+#[test]
+fn numbers_that_may_have_been_sent_are_not_used_again_unasked() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = format!("udp:127.0.0.1:9?dir={0}&ring=orders&log={0}/log", dir.path().display());
+    let mut publisher = Publisher::open(&place).unwrap();
+    let ring = ring_of(&format!("shm:orders?dir={}", dir.path().display()));
+    let mut recorder = Recorder::open(&ring, dir.path().join("log"), &options()).unwrap();
+    publish(&mut publisher, &mut recorder, 100);
+    drop(publisher);
+    shm::remove(dir.path(), "orders", true).unwrap();
+    // A recorder that runs may have more than its log has.
+    let refused = Publisher::open(&place).err().unwrap();
+    assert!(matches!(&refused, Error::Log(LogError::WriterAlive { .. })), "{refused}");
+    drop(recorder);
+    let refused = Publisher::open(&place).err().unwrap();
+    assert!(matches!(&refused, Error::Unsettled { next: 101, .. }), "{refused}");
+    let next = |options: &str| {
+        let publisher = Publisher::open(&format!("{place}{options}")).unwrap();
+        let next = publisher.next_sequence();
+        drop(publisher);
+        shm::remove(dir.path(), "orders", true).unwrap();
+        next
+    };
+    assert_eq!((next("&resume=durable"), next("&fresh=yes")), (101, 1));
+    // One that was closed in order leaves no doubt.
+    let (log, _) = LogOptions::new().open(dir.path().join("log")).unwrap();
+    log.close().unwrap();
+    assert_eq!(next(""), 101);
 }

@@ -1,6 +1,7 @@
 //! Ring to log and back: recording, restarting, being overrun, refilling.
 
 use std::path::Path;
+use std::time::Duration;
 
 use gapless::log::{
     LogError, LogOptions, LogReader, PastSource, ReadFrom, Recorder, RecorderOptions, WhenSlow,
@@ -81,6 +82,7 @@ fn a_stream_is_recorded_and_goes_on_after_a_restart() {
     while recorder.next_sequence() < 4010 {
         recorder.duty_cycle().unwrap();
     }
+    assert!(!recorder.is_done());
     recorder.close().unwrap();
     check(&log, 1..4010, &[]);
 }
@@ -165,4 +167,56 @@ fn a_gating_recorder_holds_the_publisher_up_and_loses_nothing() {
     drain(&mut recorder);
     assert!(refused > 0);
     check(&log, 1..3000, &[]);
+}
+
+#[test]
+fn a_gating_recorder_lets_go_of_nothing_that_is_not_in_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut publisher, ring) = ring(dir.path(), "capacity=64K");
+    let log = dir.path().join("log");
+    // A block is larger than the ring.
+    let options = RecorderOptions::new().log(LogOptions::new().block_bytes(256 << 10));
+    let mut recorder = Recorder::open(&ring, &log, &options).unwrap();
+    let mut next = 1;
+    for turn in 0..2000 {
+        while turn % 3 != 0 && publisher.try_publish(&payload(next)).is_ok() {
+            next += 1;
+        }
+        if turn % 3 == 0 && publisher.try_publish(&payload(next)).is_ok() {
+            next += 1;
+        }
+        recorder.duty_cycle().unwrap();
+        let written = recorder.writer().written_sequence();
+        let mut reader = gapless::shm::ConsumerOptions::new().directory(dir.path()).observer(true);
+        reader = reader.start(gapless::shm::Start::Oldest);
+        let oldest = reader.attach("orders").unwrap().next_sequence();
+        assert!(oldest <= written + 1, "turn {turn}: {oldest} is the oldest, {written} written");
+    }
+    drain(&mut recorder);
+    check(&log, 1..next, &[]);
+}
+
+#[test]
+fn a_place_to_refill_from_may_come_late() {
+    let dir = tempfile::tempdir().unwrap();
+    let [full, late, log] = ["full", "late", "log"].map(|name| dir.path().join(name));
+    let (mut publisher, ring) = ring(dir.path(), "capacity=16K");
+    let mut keeps_up = Recorder::open(&ring, &full, &options().counters(false)).unwrap();
+    let patient = options().refill([PastSource::Log(late.clone())]).patience(Duration::MAX);
+    let patient = patient.counters(false).when_slow(WhenSlow::Refill);
+    let mut lags = Recorder::open(&ring, &log, &patient).unwrap();
+    for first in (1..2000).step_by(50) {
+        publish(&mut publisher, first..first + 50);
+        drain(&mut keeps_up);
+    }
+    for _ in 0..100 {
+        lags.duty_cycle().unwrap();
+    }
+    keeps_up.close().unwrap();
+    std::fs::rename(&full, &late).unwrap();
+    while lags.next_sequence() < 2001 {
+        lags.duty_cycle().unwrap();
+    }
+    assert_eq!(lags.counts().lost, 0);
+    check(&log, 1..2001, &[]);
 }

@@ -34,6 +34,7 @@ use crate::protocol::{Flow, Join, ReceiverOptions, RequestProtocol, SenderOption
 /// | `from` | `now`, `oldest` (still held by the sender), a sequence; with `log` or `rewind` also `@TIME` | subscriber |
 /// | `log` | directory of the stream's log: what the sender has not any more is read there; a publisher whose ring is gone goes on from it | both |
 /// | `rewind` | rewinders, `HOST:PORT,HOST:PORT`, that have what the sender has not any more, in bulk | subscriber |
+/// | `resume` | `durable`: nobody was sent, or acted on, what was not durable, so that a publisher may go on from a log that was not finished in order | publisher |
 /// | `fresh` | `yes`: begin a new session although there is a log to go on with | publisher |
 /// | `name` | shown in the sender's list of receivers | subscriber |
 /// | `reorder` | how long a gap may be mere reordering (2us) | subscriber |
@@ -414,7 +415,7 @@ fn set_ring(
         format!(
             "unknown option; known: iface, b, ifaceb, also, bind, ttl, loop, datagram, flow, \
              heartbeat, linger, ring, anysession, request, source, session, from, log, rewind, \
-             fresh, name, reorder, skew, backoff, retry, giveup, store, repair, backend, \
+             resume, fresh, name, reorder, skew, backoff, retry, giveup, store, repair, backend, \
              rcvbuf, sndbuf, dscp, busypoll, coalesce, durable, envelope, topic, publisher, stats; \
              of the ring: {}",
             RING.join(", ")

@@ -72,7 +72,12 @@ impl Block {
     }
 
     /// Puts the header on it.
-    pub(super) fn finish(&mut self, session: u64, last_ns: u64) -> (BlockHeader, &[u8]) {
+    pub(super) fn finish(
+        &mut self,
+        session: u64,
+        last_ns: u64,
+        durable_end: u64,
+    ) -> (BlockHeader, &[u8]) {
         let header = BlockHeader {
             length: self.length as u32,
             count: self.count,
@@ -81,6 +86,7 @@ impl Block {
             last_ns,
             session,
             kind: self.kind,
+            durable_end,
         };
         header.finish(&mut self.bytes[..self.length]);
         (header, &self.bytes[..self.length])

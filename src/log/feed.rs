@@ -377,6 +377,7 @@ mod tests {
             last_ns: 1_000 + u64::from(count),
             session: 35,
             kind: Kind::Records,
+            durable_end: 0,
         };
         header.finish(&mut block);
         block

@@ -145,6 +145,8 @@ pub(crate) struct BlockHeader {
     pub(crate) last_ns: u64,
     pub(crate) session: u64,
     pub(crate) kind: Kind,
+    /// Sequence behind what of the session was durable when the block was written.
+    pub(crate) durable_end: u64,
 }
 
 /// What a block is.
@@ -175,6 +177,7 @@ impl BlockHeader {
         put(block, 32, &self.last_ns.to_le_bytes());
         put(block, 40, &self.session.to_le_bytes());
         put(block, 48, &kind.to_le_bytes());
+        put(block, 56, &self.durable_end.to_le_bytes());
         let sum = crc(&block[4..self.length as usize]);
         put(block, 0, &sum.to_le_bytes());
     }
@@ -200,6 +203,7 @@ impl BlockHeader {
             last_ns: u64_at(head, 32)?,
             session: u64_at(head, 40)?,
             kind,
+            durable_end: u64_at(head, 56)?,
         };
         let length = header.length as usize;
         let fits = match kind {
@@ -345,13 +349,14 @@ mod tests {
             last_ns: 2,
             session: 3,
             kind: Kind::Records,
+            durable_end: 4,
         };
         header.finish(&mut block);
         assert_eq!(block[4..16], *b"GBLK\x50\0\0\0\x01\0\0\0");
-        assert_eq!(block[16..56], {
-            let words: [u64; 5] = [0x1_0000_0005, 1, 2, 3, 0];
+        assert_eq!(block[16..64], {
+            let words: [u64; 6] = [0x1_0000_0005, 1, 2, 3, 0, 4];
             let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-            <[u8; 40]>::try_from(bytes).unwrap()
+            <[u8; 48]>::try_from(bytes).unwrap()
         });
         assert_eq!(block[64..], *b"\x03\0\0\x83\x05\0\0\0abc\0\0\0\0\0");
         assert_eq!(BlockHeader::check(&block), Some(header));

@@ -12,7 +12,8 @@
 //! | `SESSION-SEQUENCE.idx` | its index; made again from the segment if it is missing or damaged |
 //! | `NAME.reader` | a declared reader, and from where on it still needs the log |
 //! | `writer.lock` | locked (`flock`) while the log has a writer |
-//! | `*.new` | a segment in the making; of no account |
+//! | `sync.failed` | a sync failed: the next writer writes anew what may be lacking |
+//! | `*.new` | a file in the making; of no account |
 //! | `sync.failed` | a sync failed: the next writer writes anew what the disk may lack |
 //!
 //! All numbers are little-endian. Checksums are CRC-32C (Castagnoli).
@@ -46,7 +47,8 @@
 //! | 32 | 8 | time of the last message |
 //! | 40 | 8 | session |
 //! | 48 | 4 | kind: 0 records; 1 seal, the last block of a segment; 2 as many messages as the count says are lost, and were never recorded |
-//! | 52 | 12 | zero |
+//! | 52 | 4 | zero |
+//! | 56 | 8 | sequence behind what of the session was known to be durable when this was written |
 //! | 64 | | records |
 //!
 //! The time of a message is the recorder's when it took it; messages between the first and the last
@@ -78,7 +80,8 @@
 //! | [durable](LogWriter::durable_sequence) | yes | yes |
 //!
 //! Opening after a crash finds the torn tail by its checksum, cuts it off exactly there, and says
-//! so. Damage in the middle of a segment is told by readers and by `verify`, by number, and
+//! so. A hole in front of what was durable, or that a crash cannot have left, is no torn tail but
+//! damage: nothing is cut there. Damage in the middle of a segment is told by readers and by `verify`, by number, and
 //! everything outside it stays readable.
 
 use std::path::Path;
@@ -177,12 +180,46 @@ pub fn retain(directory: &Path, retention: Retention, now_unix_ns: u64) -> Resul
     retention::retain(&FileSystem::default(), directory, retention, now_unix_ns)
 }
 
-/// The newest session of the log in `directory`, and the sequence that it goes on with: what a
-/// writer that opened it now would find. `None` if there is no log, or nothing in it.
+/// Where a log ends: what a writer that opened it would find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogEnd {
+    /// The newest session.
+    pub session: Session,
+    /// Sequence of the message that it goes on with.
+    pub next_sequence: u64,
+    /// Whether its last segment was finished, as a writer does that is closed in order.
+    pub is_finished: bool,
+}
+
+/// Where the log in `directory` ends. `None` if there is no log, or nothing in it.
 ///
 /// # Errors
 /// As for [`LogOptions::open`].
-pub fn end(directory: &Path) -> Result<Option<(Session, u64)>, LogError> {
+pub fn end(directory: &Path) -> Result<Option<LogEnd>, LogError> {
     let end = recovery::find_end(&FileSystem::default(), directory, false)?;
-    Ok(end.map(|end| (Session::from_number(end.name.session), end.scanned.next_sequence)))
+    Ok(end.map(|end| LogEnd {
+        session: Session::from_number(end.name.session),
+        next_sequence: end.scanned.next_sequence,
+        is_finished: end.scanned.sealed,
+    }))
+}
+
+/// Whether the log in `directory` has a live writer.
+///
+/// # Errors
+/// [`LogError::System`].
+pub fn has_writer(directory: &Path) -> Result<bool, LogError> {
+    if directory
+        .join(recovery::LOCK)
+        .try_exists()
+        .map_err(LogError::system("look at", directory))?
+    {
+        return match recovery::lock(&FileSystem::default(), directory) {
+            Ok(_) => Ok(false),
+            Err(LogError::WriterAlive { .. }) => Ok(true),
+            Err(error) => Err(error),
+        };
+    }
+    Ok(false)
 }

@@ -212,13 +212,11 @@ impl<D: Disk> LogReader<D> {
     pub fn declare(&mut self, name: &str) -> Result<bool, LogError> {
         let (declaration, saved) = Declaration::open(&self.disk, &self.directory, name)?;
         if let Some((session, next_sequence)) = saved {
-            let known = self.names.iter().any(|name| name.session == session);
-            if session != self.session && known {
-                self.session = session;
+            if !self.names.iter().any(|name| name.session == session) {
+                return Err(LogError::SessionUnknown { session: Session::from_number(session) });
             }
-            if known {
-                self.seek(ReadFrom::Sequence(next_sequence))?;
-            }
+            self.session = session;
+            self.seek(ReadFrom::Sequence(next_sequence))?;
         }
         self.declaration = Some(declaration);
         self.commit()?;

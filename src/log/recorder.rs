@@ -49,7 +49,9 @@ const COUNTERS: [&str; 12] = [
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenSlow {
     /// The publisher is told to wait (`Backpressure`) before anything is overwritten that is not
-    /// in the log. On a lossy ring nobody waits: there this is as `Refill`.
+    /// in the log. On a lossy ring nobody waits: there this is as `Refill`. A recorder that comes
+    /// back to a ring that has gone on without it first gets what it lacks from elsewhere; the
+    /// publisher may have to wait for that, but no longer than `patience` once nothing comes.
     #[default]
     Gate,
     /// Nobody waits: the recorder is overrun, and gets what it missed from elsewhere.
@@ -185,8 +187,8 @@ pub struct Recorder<D: Disk = FileSystem> {
     /// What the ring has not any more, and the log has not yet.
     missing: Range<u64>,
     past: Option<Past>,
-    /// When patience with the past ends.
-    patient_until: Option<Instant>,
+    /// Since when the past has had nothing.
+    patient_since: Option<Instant>,
     counts: RecorderCounts,
     page: Option<Counters>,
     page_due_ns: u64,
@@ -247,7 +249,7 @@ impl<D: Disk> Recorder<D> {
             recovery,
             missing: 0..0,
             past: None,
-            patient_until: None,
+            patient_since: None,
             counts: RecorderCounts::default(),
             page,
             page_due_ns: 0,
@@ -265,6 +267,7 @@ impl<D: Disk> Recorder<D> {
 
     /// Sets the log to where the ring is, or sees what is missing in between.
     fn begin(&mut self) -> Result<(), LogError> {
+        self.consumer.hold(self.consumer.place());
         self.lost_end = 0;
         let (session, next) = (self.consumer.session(), self.consumer.next_sequence());
         match self.writer.position() {
@@ -281,7 +284,6 @@ impl<D: Disk> Recorder<D> {
         self.counts.lapped += missing.end - missing.start;
         let sources = self.options.refill.clone();
         self.past = (!sources.is_empty()).then(|| Past::new(sources, session, missing.start));
-        self.patient_until = None;
         self.missing = missing;
     }
 
@@ -361,11 +363,16 @@ impl<D: Disk> Recorder<D> {
             Err(error) => return Err(error.into()),
         };
         self.counts.messages += taken as u64;
+        self.gone &= taken == 0;
         match failed {
             Some(error) => Err(error),
             None => {
                 if taken < TURN_MESSAGES {
                     self.writer.flush()?; // nothing more is there that could go with it
+                }
+                if !self.writer.has_unwritten() {
+                    // The publisher may overwrite what is in the log, and not before.
+                    self.consumer.hold(self.consumer.place());
                 }
                 Ok(taken)
             }
@@ -403,24 +410,25 @@ impl<D: Disk> Recorder<D> {
             Ok(taken) if taken > 0 => {
                 self.counts.messages += taken as u64;
                 self.counts.refilled += taken as u64;
-                self.patient_until = None;
+                self.patient_since = None;
                 self.writer.flush()?;
                 Ok(taken)
             }
             Ok(_) if self.missing.is_empty() => self.record(),
-            // It may come: another recorder is behind as well, or a server is away for a while.
-            Ok(_) => {
-                let until = *self
-                    .patient_until
-                    .get_or_insert_with(|| Instant::now() + self.options.patience);
-                if Instant::now() < until { Ok(0) } else { self.give_up() }
-            }
             Err(LogError::Missing { first, count } | LogError::Damaged { first, count, .. })
                 if first == self.missing.start =>
             {
                 self.lose(count.min(end - first))
             }
-            Err(_) => self.give_up(),
+            // It may come: another recorder is behind as well, or a server is away for a while.
+            Ok(_) | Err(_) => {
+                let now = Instant::now();
+                let since = *self.patient_since.get_or_insert(now);
+                match now.duration_since(since) < self.options.patience {
+                    true => Ok(0),
+                    false => self.give_up(),
+                }
+            }
         }
     }
 
@@ -465,7 +473,8 @@ impl<D: Disk> Recorder<D> {
     /// Copies the counters to their page.
     fn show(&mut self, now_ns: u64, force: bool) {
         let durable = self.writer.durable_sequence();
-        if now_ns < self.page_due_ns && durable == self.told_durable && !force {
+        let shown = self.page_due_ns.saturating_sub(PAGE_PERIOD_NS)..self.page_due_ns;
+        if shown.contains(&now_ns) && durable == self.told_durable && !force {
             return;
         }
         self.page_due_ns = now_ns + PAGE_PERIOD_NS;
@@ -524,7 +533,7 @@ impl<D: Disk> Agent for Recorder<D> {
         &self.name
     }
 
-    /// A full disk is no error: [`trouble`](Self::trouble) and the counters page tell of it, and
+    /// Connecting to a rewinder, to refill, can take a second; a full disk is no error: [`trouble`](Self::trouble) and the counters page tell of it, and
     /// recording goes on when there is room.
     ///
     /// # Errors

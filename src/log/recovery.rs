@@ -27,6 +27,9 @@ use super::unsynced;
 /// not synced; each sync of a finished one is waited for before a third is begun.
 pub(crate) const UNSYNCED_MAX: usize = 3;
 
+/// The file that a writer holds locked.
+pub(crate) const LOCK: &str = "writer.lock";
+
 /// Disks write at least this much at a time, bytes.
 const SECTOR: usize = 512;
 
@@ -109,23 +112,40 @@ pub(crate) fn find_end<D: Disk>(
             Err(error) => return Err(error),
         }
     }
+    let mut proof = Proof { newest: None, durable_end: None };
     let mut end: Option<End<D::File>> = None;
-    for (name, header, file) in candidates.into_iter().rev() {
-        let joins = end.as_ref().is_none_or(|end| {
+    let mut rest = candidates.into_iter().rev().peekable();
+    while let Some((name, header, file)) = rest.next() {
+        if let Some(end) = &end {
             let session_goes_on = end.name.session == name.session;
             let next = end.scanned.next_sequence;
             let hole = lost.iter().any(|&lost| end.name < lost && lost < name);
-            end.scanned.sealed && !hole && (!session_goes_on || name.first_sequence == next)
-        });
-        if !joins {
-            break;
+            let joins = end.scanned.sealed && !hole && name.first_sequence == next;
+            let goes_on = match session_goes_on {
+                true if joins => true,
+                // Its seal is damaged, or what is in front of that, but what is behind it lasts.
+                true => {
+                    let failed = LogError::system("read", end.name.path(directory));
+                    let proof = proof.of(&end.file, Some(&file), name.session);
+                    proof.map_err(failed)? > next
+                }
+                false => end.scanned.sealed && !hole,
+            };
+            if !goes_on {
+                break;
+            }
         }
         let path = name.path(directory);
-        let (mut entries, mut spacing) = (Vec::new(), Spacing::default());
-        let scanned = scan::scan(&file, &header, |offset, block| {
-            entries.extend(spacing.entry(offset, block));
-        });
-        let scanned = scanned.map_err(LogError::system("read", &path))?;
+        let written_in_order = header.boot == boot && !doubtful;
+        let behind = rest.peek().filter(|(behind, ..)| behind.session == name.session);
+        let failed = LogError::system("read", &path);
+        let walked = match written_in_order {
+            true => walk(&file, &header, |_| Ok(true)),
+            false => walk(&file, &header, |next| {
+                Ok(proof.of(&file, behind.map(|(.., file)| file), name.session)? > next)
+            }),
+        };
+        let (scanned, entries) = walked.map_err(failed)?;
         let (headless, behind) = (Vec::new(), Vec::new());
         end = Some(End { name, header, file, scanned, entries, headless, behind });
     }
@@ -134,6 +154,62 @@ pub(crate) fn find_end<D: Disk>(
     end.headless = headless;
     end.behind = names.into_iter().filter(|&name| name > end.name).collect();
     Ok(Some(end))
+}
+
+/// Walks a segment, over holes that are no torn tail: `is_damage` is asked whether the message at
+/// the hole, and good blocks behind it, cannot have been left so by a crash.
+fn walk<F: DiskFile>(
+    file: &F,
+    header: &SegmentHeader,
+    mut is_damage: impl FnMut(u64) -> std::io::Result<bool>,
+) -> std::io::Result<(Scanned, Vec<IndexEntry>)> {
+    let (mut entries, mut spacing) = (Vec::new(), Spacing::default());
+    let mut note = |offset, block: &BlockHeader| entries.extend(spacing.entry(offset, block));
+    let mut scanned = scan::scan(file, header, &mut note)?;
+    while !scanned.sealed && scanned.torn {
+        let next = scanned.next_sequence;
+        let behind = scan::find_block(file, header.session, scanned.end + 8, next)?;
+        let Some((offset, block)) = behind else { break };
+        if !is_damage(next)? {
+            break;
+        }
+        (scanned.end, scanned.next_sequence) = (offset, block.first_sequence);
+        scanned.whole_from = block.first_sequence;
+        scanned = scan::scan_on(file, header.session, scanned, &mut note)?;
+    }
+    Ok((scanned, entries))
+}
+
+/// How far the session was durable by the word of its own blocks, looked for when it matters.
+struct Proof {
+    newest: Option<u64>,
+    durable_end: Option<u64>,
+}
+
+impl Proof {
+    /// The largest `durable_end` in a segment, and in the one behind it.
+    fn of<F: DiskFile>(
+        &mut self,
+        file: &F,
+        behind: Option<&F>,
+        session: u64,
+    ) -> std::io::Result<u64> {
+        if self.newest == Some(session)
+            && let Some(durable_end) = self.durable_end
+        {
+            return Ok(durable_end);
+        }
+        let mut largest = 0;
+        for file in [Some(file), behind].into_iter().flatten() {
+            let mut at = SEGMENT_HEADER_BYTES;
+            while let Some((offset, block)) = scan::find_block(file, session, at, 0)? {
+                largest = largest.max(block.durable_end);
+                at = offset + u64::from(block.length);
+            }
+        }
+        (self.newest, self.durable_end) = (Some(session), Some(largest));
+        Ok(largest)
+    }
 }
 
 /// What became of a segment whose header cannot be read.
@@ -264,7 +340,12 @@ pub(crate) fn bytes_behind<F: DiskFile>(file: &F, offset: u64) -> std::io::Resul
 }
 
 /// The block that ends a segment.
-pub(crate) fn seal(session: u64, next_sequence: u64, now_ns: u64) -> [u8; BLOCK_HEADER_BYTES] {
+pub(crate) fn seal(
+    session: u64,
+    next_sequence: u64,
+    now_ns: u64,
+    durable_end: u64,
+) -> [u8; BLOCK_HEADER_BYTES] {
     let mut block = [0; BLOCK_HEADER_BYTES];
     let header = BlockHeader {
         length: BLOCK_HEADER_BYTES as u32,
@@ -274,6 +355,7 @@ pub(crate) fn seal(session: u64, next_sequence: u64, now_ns: u64) -> [u8; BLOCK_
         last_ns: now_ns,
         session,
         kind: Kind::Seal,
+        durable_end,
     };
     header.finish(&mut block);
     block
@@ -281,7 +363,7 @@ pub(crate) fn seal(session: u64, next_sequence: u64, now_ns: u64) -> [u8; BLOCK_
 
 /// Takes the lock of a log's writer.
 pub(crate) fn lock<D: Disk>(disk: &D, directory: &Path) -> Result<D::File, LogError> {
-    let path = directory.join("writer.lock");
+    let path = directory.join(LOCK);
     let file = match disk.open(&path, true) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => disk.create(&path),
         other => other,

@@ -308,3 +308,95 @@ fn beside_a_live_writer_nothing_is_wrong() {
     let report = verify(dir.path(), |_, _| ()).unwrap();
     assert!(report.is_sound() && report.messages < 100_000);
 }
+
+/// Changes a byte in the middle of the newest segment's second block.
+fn damage(directory: &std::path::Path) {
+    let name = *catalog::list(&FileSystem::default(), directory).unwrap().last().unwrap();
+    let mut bytes = std::fs::read(name.path(directory)).unwrap();
+    let start = format::SEGMENT_HEADER_BYTES as usize;
+    let first = format::BlockHeader::peek(&bytes[start..]).unwrap();
+    bytes[start + first.length as usize + format::BLOCK_HEADER_BYTES + 9] ^= 1;
+    std::fs::write(name.path(directory), bytes).unwrap();
+}
+
+/// Makes the newest segment look as if an earlier run of the host had written it.
+fn age(directory: &std::path::Path) {
+    let name = *catalog::list(&FileSystem::default(), directory).unwrap().last().unwrap();
+    let mut bytes = std::fs::read(name.path(directory)).unwrap();
+    let mut header = format::SegmentHeader::decode(&bytes).unwrap();
+    header.boot = [0xEE; 16];
+    bytes[..4096].copy_from_slice(&header.encode());
+    std::fs::write(name.path(directory), bytes).unwrap();
+}
+
+#[test]
+fn damage_in_front_of_what_lasted_is_not_taken_for_a_torn_tail() {
+    for (closed, aged) in [(false, false), (true, false), (false, true), (true, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = small().segment_bytes(1 << 20).sync(SyncPolicy::Batch);
+        let (mut log, _) = options.open(dir.path()).unwrap();
+        log.begin(35, 1).unwrap();
+        for sequence in 1..1000 {
+            let payload = vec![sequence as u8; (sequence % 100) as usize];
+            log.append(sequence, &payload, Flags::WHOLE, sequence * SECOND).unwrap();
+            if sequence % 7 == 0 {
+                log.flush().unwrap();
+                log.tick(sequence * SECOND).unwrap();
+            }
+        }
+        if closed {
+            log.close().unwrap()
+        } else {
+            drop(log)
+        }
+        damage(dir.path());
+        if aged {
+            age(dir.path());
+        }
+        let (log, recovery) = options.open(dir.path()).unwrap();
+        let recovery = recovery.unwrap();
+        assert_eq!((recovery.next_sequence, recovery.cut), (1000, None), "{closed} {aged}");
+        assert_eq!(log.whole_from(), 15);
+        drop(log);
+        let mut reader = LogReader::open(dir.path(), ReadFrom::Oldest).unwrap();
+        assert_eq!(reader.poll(9, |_, _| ()).unwrap(), 7);
+        let told = loop {
+            // In a segment that may be written to, it is looked at more than once.
+            match reader.poll(9, |_, _| ()) {
+                Ok(handed) => assert_eq!(handed, 0),
+                Err(told) => break told,
+            }
+        };
+        assert!(matches!(told, LogError::Damaged { first: 8, count: 7, .. }), "{told}");
+        assert_eq!(read(&mut reader), (15..1000).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn damage_behind_what_lasted_is_a_torn_tail() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = small().segment_bytes(1 << 20).sync(SyncPolicy::Every(std::time::Duration::MAX));
+    write(dir.path(), 1, 100, &options); // the last sync was before all of it
+    damage(dir.path());
+    age(dir.path());
+    let (log, recovery) = options.open(dir.path()).unwrap();
+    let cut = recovery.unwrap().cut.unwrap();
+    assert_eq!((log.position(), cut.segments), (Some((35, 8)), 0));
+    assert!(cut.bytes > 5000, "{cut:?}");
+}
+
+#[test]
+fn a_clock_that_is_set_back_stops_no_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = SyncPolicy::Every(std::time::Duration::from_millis(10));
+    let (mut log, _) = small().sync(policy).open(dir.path()).unwrap();
+    log.begin(35, 1).unwrap();
+    for (sequence, now) in [(1, 7200), (2, 3600)] {
+        log.append(sequence, b"x", Flags::WHOLE, now * SECOND).unwrap();
+        log.flush().unwrap();
+        log.tick(now * SECOND).unwrap();
+        log.tick(now * SECOND).unwrap();
+        assert_eq!(log.durable_sequence(), sequence);
+    }
+    assert!(matches!(log.begin(36, u64::MAX), Err(LogError::Option { .. })));
+}

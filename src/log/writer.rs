@@ -20,6 +20,8 @@ use crate::protocol::Session;
 
 pub use super::recovery::{Cut, Recovery};
 
+/// Largest sequence that a session begins with.
+const SEQUENCE_MAX: u64 = 1 << 62;
 /// Bytes that must be left in a segment for its seal.
 const SEAL_BYTES: u64 = BLOCK_HEADER_BYTES as u64;
 /// The name of a file that will be the next segment.
@@ -79,6 +81,8 @@ struct Segment<F> {
 enum Prepared<F> {
     No,
     Asked,
+    /// There was no room: it is asked for again when the next segment is written.
+    Refused,
     Ready(PathBuf, F),
 }
 
@@ -220,6 +224,10 @@ impl<D: Disk> LogWriter<D> {
     /// [`LogError::OutOfTurn`] if the log has this session, and is elsewhere;
     /// [`LogError::OldSession`] if it has a later one; what [`flush`](Self::flush) says.
     pub fn begin(&mut self, session: u64, next_sequence: u64) -> Result<(), LogError> {
+        if next_sequence > SEQUENCE_MAX {
+            let expected = "at most 2^62, as in a ring";
+            return Err(LogError::Option { option: "sequence", value: next_sequence, expected });
+        }
         if let Some(stream) = self.stream {
             if stream.session == session && stream.next_sequence == next_sequence {
                 return Ok(());
@@ -296,6 +304,10 @@ impl<D: Disk> LogWriter<D> {
     /// made again with what [`position`](Self::position) still lacks.
     pub fn append_lost(&mut self, count: u64, unix_ns: u64) -> Result<(), LogError> {
         let mut left = count;
+        if count > SEQUENCE_MAX {
+            let expected = "at most 2^62, as in a ring";
+            return Err(LogError::Option { option: "count", value: count, expected });
+        }
         while left > 0 {
             self.flush()?;
             let Some(stream) = &mut self.stream else { return Err(self.out_of_turn(0)) };
@@ -338,7 +350,8 @@ impl<D: Disk> LogWriter<D> {
         self.fail()?;
         let length = self.block.length() as u64;
         let mut segment = self.segment_for(length)?;
-        let (header, block) = self.block.finish(stream.session, self.last_ns);
+        let (header, block) =
+            self.block.finish(stream.session, self.last_ns, self.sync.durable_end);
         let is_new = segment.end == SEGMENT_HEADER_BYTES;
         let written = segment.file.write_all_at(block, segment.end);
         if written.is_ok() {
@@ -385,7 +398,8 @@ impl<D: Disk> LogWriter<D> {
     /// Finishes the segment that is written, if there is one.
     fn seal(&mut self) -> Result<(), LogError> {
         let Some((segment, stream)) = self.segment.as_ref().zip(self.stream) else { return Ok(()) };
-        let seal = recovery::seal(stream.session, stream.written_end, self.last_ns);
+        let seal =
+            recovery::seal(stream.session, stream.written_end, self.last_ns, self.sync.durable_end);
         let path = segment.path.clone();
         segment.file.write_all_at(&seal, segment.end).map_err(LogError::system("write", &path))?;
         let Some(segment) = self.segment.take() else { return Ok(()) };
@@ -407,7 +421,13 @@ impl<D: Disk> LogWriter<D> {
     /// Waits for what has been asked for to be durable.
     fn wait_for_syncs(&mut self) -> Result<(), LogError> {
         while self.sync.outstanding > 0 && self.failed.is_none() {
-            let Some(done) = self.keeper.wait() else { break };
+            let Some(done) = self.keeper.wait() else {
+                let (path, source) =
+                    (self.directory.clone(), std::io::ErrorKind::BrokenPipe.into());
+                let durable_end = self.sync.durable_end;
+                self.failed = Some(LogError::SyncFailed { path, source, durable_end });
+                break;
+            };
             self.take(done);
         }
         self.fail()
@@ -427,6 +447,7 @@ impl<D: Disk> LogWriter<D> {
             Prepared::Ready(..) if capacity == self.options.segment_bytes => {
                 std::mem::replace(&mut self.prepared, Prepared::No)
             }
+            Prepared::Refused => std::mem::replace(&mut self.prepared, Prepared::No),
             _ => Prepared::No,
         };
         let (new, file) = match prepared {
@@ -477,7 +498,9 @@ impl<D: Disk> LogWriter<D> {
             SyncPolicy::None => false,
             SyncPolicy::Batch => true,
             SyncPolicy::Every(time) => {
-                unix_ns.saturating_sub(self.sync.asked_ns) >= time.as_nanos() as u64
+                // Or the clock was set back.
+                let passed = unix_ns.checked_sub(self.sync.asked_ns);
+                passed.is_none_or(|passed| passed >= time.as_nanos() as u64)
             }
         };
         if due && self.sync.outstanding == 0 {
@@ -531,7 +554,7 @@ impl<D: Disk> LogWriter<D> {
             Done::Prepared { path, file: Some(file) } => {
                 self.prepared = Prepared::Ready(path, file);
             }
-            Done::Prepared { file: None, .. } => self.prepared = Prepared::No,
+            Done::Prepared { file: None, .. } => self.prepared = Prepared::Refused,
         }
     }
 
@@ -589,6 +612,9 @@ impl<D: Disk> Drop for LogWriter<D> {
         let _ = self.flush(); // nobody is left to be told
         if let Some(segment) = &mut self.segment {
             segment.index.flush();
+        }
+        if let Prepared::Ready(path, _) = &self.prepared {
+            let _ = self.disk.remove(path); // the next writer would
         }
     }
 }
