@@ -385,8 +385,8 @@ impl Input<'_> {
                 return Err(self.error(
                     key,
                     "unknown option; known: dir, capacity, align, max, slots, mode, parkable, \
-                     evictable, first, filemode, from, log, rewind, resume, fresh, name, observe, wait, \
-                     envelope, topic, publisher, prefault, lock, huge",
+                     evictable, first, filemode, from, log, rewind, resume, fresh, name, observe, \
+                     wait, envelope, topic, publisher, prefault, lock, huge",
                 ));
             }
         }

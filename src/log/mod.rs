@@ -81,8 +81,8 @@
 //!
 //! Opening after a crash finds the torn tail by its checksum, cuts it off exactly there, and says
 //! so. A hole in front of what was durable, or that a crash cannot have left, is no torn tail but
-//! damage: nothing is cut there. Damage in the middle of a segment is told by readers and by `verify`, by number, and
-//! everything outside it stays readable.
+//! damage: nothing is cut there. Damage in the middle of a segment is told by readers and by
+//! `verify`, by number, and everything outside it stays readable.
 
 use std::path::Path;
 
@@ -117,6 +117,7 @@ mod segment;
 mod serve;
 mod shelf;
 mod survey;
+mod syncing;
 mod unsynced;
 mod verify;
 mod writer;

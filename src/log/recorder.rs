@@ -533,8 +533,9 @@ impl<D: Disk> Agent for Recorder<D> {
         &self.name
     }
 
-    /// Connecting to a rewinder, to refill, can take a second; a full disk is no error: [`trouble`](Self::trouble) and the counters page tell of it, and
-    /// recording goes on when there is room.
+    /// Connecting to a rewinder, to refill, can take a second. A full disk is no error:
+    /// [`trouble`](Self::trouble) and the counters page tell of it, and recording goes on when
+    /// there is room.
     ///
     /// # Errors
     /// [`LogError`]: what else the disk or the ring refuses.

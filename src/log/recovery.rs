@@ -75,6 +75,54 @@ pub struct Cut {
     pub segments: usize,
 }
 
+/// The segments that have to be walked.
+struct Candidates<F> {
+    /// Newest first.
+    segments: Vec<(SegmentName, SegmentHeader, F)>,
+    /// Those among them whose header is lost.
+    headless: Vec<(SegmentName, SegmentHeader)>,
+    /// Segments of which nothing is there.
+    lost: Vec<SegmentName>,
+}
+
+fn candidates<D: Disk>(
+    disk: &D,
+    directory: &Path,
+    names: &[SegmentName],
+    doubtful: bool,
+    writable: bool,
+) -> Result<Candidates<D::File>, LogError> {
+    // From the end back to a segment behind which nothing can be missing.
+    let mut found = Candidates { segments: Vec::new(), headless: Vec::new(), lost: Vec::new() };
+    let boot = disk.boot_id();
+    for &name in names.iter().rev() {
+        let path = name.path(directory);
+        let file = disk.open(&path, writable).map_err(LogError::system("open", &path))?;
+        match read_header(&file, name, &path) {
+            Ok(header) => {
+                let known = header.boot == boot && !doubtful || !header.synced;
+                found.segments.push((name, header, file));
+                if known || found.segments.len() == UNSYNCED_MAX {
+                    break;
+                }
+            }
+            Err(error @ LogError::Header { .. }) => {
+                let what = lost_header(&file, name).map_err(LogError::system("read", &path))?;
+                match what {
+                    Lost::Nothing => found.lost.push(name),
+                    Lost::HeaderOnly(header) => {
+                        found.headless.push((name, header.clone()));
+                        found.segments.push((name, header, file));
+                    }
+                    Lost::Unclear => return Err(error),
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
 /// Finds where the log ends. Changes nothing.
 pub(crate) fn find_end<D: Disk>(
     disk: &D,
@@ -84,37 +132,11 @@ pub(crate) fn find_end<D: Disk>(
     let names = catalog::list(disk, directory)?;
     // After a sync that failed, pages may be missing as after a crash.
     let doubtful = unsynced::is_marked(disk, directory)?;
-    let boot = disk.boot_id();
-    // From the end back to a segment behind which nothing can be missing.
-    let (mut candidates, mut headless, mut lost) = (Vec::new(), Vec::new(), Vec::new());
-    for &name in names.iter().rev() {
-        let path = name.path(directory);
-        let file = disk.open(&path, writable).map_err(LogError::system("open", &path))?;
-        match read_header(&file, name, &path) {
-            Ok(header) => {
-                let known = header.boot == boot && !doubtful || !header.synced;
-                candidates.push((name, header, file));
-                if known || candidates.len() == UNSYNCED_MAX {
-                    break;
-                }
-            }
-            Err(error @ LogError::Header { .. }) => {
-                let found = lost_header(&file, name).map_err(LogError::system("read", &path))?;
-                match found {
-                    Lost::Nothing => lost.push(name),
-                    Lost::HeaderOnly(header) => {
-                        headless.push((name, header.clone()));
-                        candidates.push((name, header, file));
-                    }
-                    Lost::Unclear => return Err(error),
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
+    let Candidates { segments, mut headless, lost } =
+        candidates(disk, directory, &names, doubtful, writable)?;
     let mut proof = Proof { newest: None, durable_end: None };
     let mut end: Option<End<D::File>> = None;
-    let mut rest = candidates.into_iter().rev().peekable();
+    let mut rest = segments.into_iter().rev().peekable();
     while let Some((name, header, file)) = rest.next() {
         if let Some(end) = &end {
             let session_goes_on = end.name.session == name.session;
@@ -136,7 +158,7 @@ pub(crate) fn find_end<D: Disk>(
             }
         }
         let path = name.path(directory);
-        let written_in_order = header.boot == boot && !doubtful;
+        let written_in_order = header.boot == disk.boot_id() && !doubtful;
         let behind = rest.peek().filter(|(behind, ..)| behind.session == name.session);
         let failed = LogError::system("read", &path);
         let walked = match written_in_order {

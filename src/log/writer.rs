@@ -11,10 +11,11 @@ use super::disk::{Disk, DiskFile, FileSystem};
 use super::error::LogError;
 use super::format::{BLOCK_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::index::IndexWriter;
-use super::keeper::{Done, Job, Keeper};
+use super::keeper::{Job, Keeper};
 use super::options::{LogOptions, SyncPolicy};
 use super::recovery::{self, End};
 use super::retention;
+use super::syncing::SyncState;
 use super::unsynced;
 use crate::protocol::Session;
 
@@ -25,7 +26,7 @@ const SEQUENCE_MAX: u64 = 1 << 62;
 /// Bytes that must be left in a segment for its seal.
 const SEAL_BYTES: u64 = BLOCK_HEADER_BYTES as u64;
 /// The name of a file that will be the next segment.
-const PREPARED: &str = "next.new";
+pub(super) const PREPARED: &str = "next.new";
 
 /// The one writer of a log.
 ///
@@ -37,67 +38,55 @@ const PREPARED: &str = "next.new";
 /// Times are nanoseconds since the Unix epoch, given by the caller; one that is earlier than the
 /// last is taken for the last, so that times in a log never run backwards.
 pub struct LogWriter<D: Disk = FileSystem> {
-    disk: D,
-    directory: PathBuf,
-    options: LogOptions,
-    keeper: Keeper<D>,
-    boot: [u8; 16],
-    stream: Option<Stream>,
-    segment: Option<Segment<D::File>>,
+    pub(super) disk: D,
+    pub(super) directory: PathBuf,
+    pub(super) options: LogOptions,
+    pub(super) keeper: Keeper<D>,
+    pub(super) boot: [u8; 16],
+    pub(super) stream: Option<Stream>,
+    pub(super) segment: Option<Segment<D::File>>,
     /// A file for the next segment: its path when it is ready.
-    prepared: Prepared<D::File>,
-    block: Block,
-    last_ns: u64,
-    sync: SyncState,
+    pub(super) prepared: Prepared<D::File>,
+    pub(super) block: Block,
+    pub(super) last_ns: u64,
+    pub(super) sync: SyncState,
     /// Met in the background; told by the next call.
-    failed: Option<LogError>,
+    pub(super) failed: Option<LogError>,
     /// Held for as long as the log is written.
     _lock: D::File,
 }
 
 /// What the log is in the middle of.
 #[derive(Clone, Copy, Debug)]
-struct Stream {
-    session: u64,
+pub(super) struct Stream {
+    pub(super) session: u64,
     /// Sequence of the next message to be appended.
-    next_sequence: u64,
+    pub(super) next_sequence: u64,
     /// Sequence behind what has been written.
-    written_end: u64,
+    pub(super) written_end: u64,
     /// Sequence from which on nothing is lost, as far back as is known.
-    whole_from: u64,
+    pub(super) whole_from: u64,
 }
 
-struct Segment<F> {
-    name: SegmentName,
-    path: PathBuf,
-    file: Arc<F>,
-    index: IndexWriter<F>,
-    created_ns: u64,
+/// The segment that is written.
+pub(super) struct Segment<F> {
+    pub(super) name: SegmentName,
+    pub(super) path: PathBuf,
+    pub(super) file: Arc<F>,
+    pub(super) index: IndexWriter<F>,
+    pub(super) created_ns: u64,
     /// Where the next block goes.
-    end: u64,
-    capacity: u64,
+    pub(super) end: u64,
+    pub(super) capacity: u64,
 }
 
-enum Prepared<F> {
+/// A file for the next segment.
+pub(super) enum Prepared<F> {
     No,
     Asked,
     /// There was no room: it is asked for again when the next segment is written.
     Refused,
     Ready(PathBuf, F),
-}
-
-#[derive(Debug, Default)]
-struct SyncState {
-    /// Finished segments that are not known to be durable.
-    earlier: Vec<SegmentName>,
-    /// Whether names are not.
-    names: bool,
-    /// Sequence behind what is durable.
-    durable_end: u64,
-    /// Sequence behind what the last sync that was asked for makes durable.
-    asked_end: u64,
-    outstanding: usize,
-    asked_ns: u64,
 }
 
 impl<D: Disk> LogWriter<D> {
@@ -418,21 +407,6 @@ impl<D: Disk> LogWriter<D> {
         Ok(())
     }
 
-    /// Waits for what has been asked for to be durable.
-    fn wait_for_syncs(&mut self) -> Result<(), LogError> {
-        while self.sync.outstanding > 0 && self.failed.is_none() {
-            let Some(done) = self.keeper.wait() else {
-                let (path, source) =
-                    (self.directory.clone(), std::io::ErrorKind::BrokenPipe.into());
-                let durable_end = self.sync.durable_end;
-                self.failed = Some(LogError::SyncFailed { path, source, durable_end });
-                break;
-            };
-            self.take(done);
-        }
-        self.fail()
-    }
-
     /// Makes the next segment, with room for a block of `length` at least.
     fn create(&mut self, length: u64) -> Result<Segment<D::File>, LogError> {
         let (session, first_sequence) = match self.stream {
@@ -481,104 +455,6 @@ impl<D: Disk> LogWriter<D> {
             name: self.options.name.clone(),
         };
         file.write_all_at(&header.encode(), 0)
-    }
-
-    /// Does what time demands: asks for syncs, takes note of what became of them, gets the next
-    /// segment ready. To be called once in a while, also when nothing is written.
-    ///
-    /// # Errors
-    /// [`LogError::SyncFailed`], which ends the writer.
-    pub fn tick(&mut self, unix_ns: u64) -> Result<(), LogError> {
-        while self.sync.outstanding > 0 || matches!(self.prepared, Prepared::Asked) {
-            let Some(done) = self.keeper.poll() else { break };
-            self.take(done);
-        }
-        self.fail()?;
-        let due = match self.options.sync {
-            SyncPolicy::None => false,
-            SyncPolicy::Batch => true,
-            SyncPolicy::Every(time) => {
-                // Or the clock was set back.
-                let passed = unix_ns.checked_sub(self.sync.asked_ns);
-                passed.is_none_or(|passed| passed >= time.as_nanos() as u64)
-            }
-        };
-        if due && self.sync.outstanding == 0 {
-            self.sync.asked_ns = unix_ns;
-            self.ask_for_sync();
-        }
-        let half = self.segment.as_ref().is_some_and(|segment| segment.end > segment.capacity / 2);
-        if half && matches!(self.prepared, Prepared::No) {
-            let (path, bytes) = (self.directory.join(PREPARED), self.options.segment_bytes);
-            self.keeper.submit(Job::Prepare { path, bytes });
-            self.prepared = Prepared::Asked;
-        }
-        Ok(())
-    }
-
-    /// Asks for what has been written to be made durable, if it is not.
-    fn ask_for_sync(&mut self) {
-        if let Some(stream) = self.stream
-            && stream.written_end > self.sync.asked_end
-        {
-            self.submit_sync(stream.written_end);
-        }
-    }
-
-    fn submit_sync(&mut self, end_sequence: u64) {
-        let segment = self.segment.as_ref();
-        self.keeper.submit(Job::Sync {
-            directory: self.directory.clone(),
-            earlier: std::mem::take(&mut self.sync.earlier),
-            file: segment.map(|segment| (Arc::clone(&segment.file), segment.path.clone())),
-            names: std::mem::take(&mut self.sync.names),
-            end_sequence,
-        });
-        self.sync.asked_end = end_sequence;
-        self.sync.outstanding += 1;
-    }
-
-    fn take(&mut self, done: Done<D::File>) {
-        match done {
-            // After a failure the system's word is worth nothing.
-            Done::Synced { .. } if self.failed.is_some() => {}
-            Done::Synced { end_sequence } => {
-                self.sync.outstanding -= 1;
-                self.sync.durable_end = self.sync.durable_end.max(end_sequence);
-            }
-            Done::SyncFailed { path, source } => {
-                let durable_end = self.sync.durable_end;
-                let failed = LogError::SyncFailed { path, source, durable_end };
-                self.failed.get_or_insert(failed);
-            }
-            Done::Prepared { path, file: Some(file) } => {
-                self.prepared = Prepared::Ready(path, file);
-            }
-            Done::Prepared { file: None, .. } => self.prepared = Prepared::Refused,
-        }
-    }
-
-    /// Says again what ended the writer.
-    fn fail(&self) -> Result<(), LogError> {
-        let Some(LogError::SyncFailed { path, source, durable_end }) = &self.failed else {
-            return Ok(());
-        };
-        let source = source.kind().into();
-        Err(LogError::SyncFailed { path: path.clone(), source, durable_end: *durable_end })
-    }
-
-    /// Flushes, and makes all of it durable before it returns, whatever the policy.
-    ///
-    /// # Errors
-    /// As for [`flush`](Self::flush).
-    pub fn sync(&mut self) -> Result<(), LogError> {
-        self.flush()?;
-        if let Some(stream) = self.stream
-            && (stream.written_end > self.sync.durable_end || !self.sync.earlier.is_empty())
-        {
-            self.submit_sync(stream.written_end);
-        }
-        self.wait_for_syncs()
     }
 
     /// Flushes, makes everything durable and finishes the segment: for a stream that has ended.
