@@ -215,7 +215,7 @@ impl<D: Disk> LogReader<D> {
             if !self.names.iter().any(|name| name.session == session) {
                 return Err(LogError::SessionUnknown { session: Session::from_number(session) });
             }
-            self.session = session;
+            (self.session, self.told) = (session, None);
             self.seek(ReadFrom::Sequence(next_sequence))?;
         }
         self.declaration = Some(declaration);

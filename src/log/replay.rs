@@ -110,11 +110,12 @@ impl Replay {
     ) -> Result<usize, LogError> {
         // What is missing behind the end is no part of it either.
         let at_end = |until| matches!(until, Until::Sequence(end) if self.next_sequence() >= end);
-        self.ended |= self.until.is_some_and(at_end);
+        let session = self.reader.session();
+        let here = (session, self.next_sequence());
+        self.ended |= self.until.is_some_and(at_end) || self.end.is_some_and(|end| here >= end);
         if self.ended {
             return Ok(0);
         }
-        let session = self.reader.session();
         let (until, end) = (self.until, self.end.filter(|&(last, _)| last == session));
         let due_ns = self.factor.and_then(|factor| {
             let (start, first_ns) = self.began?;
@@ -142,8 +143,7 @@ impl Replay {
             self.began = Some((Instant::now(), first_ns));
         }
         let next = (self.reader.session(), self.reader.next_sequence());
-        let all = handled == 0 && self.end.is_some_and(|end| next >= end);
-        self.ended = over || all;
+        self.ended = over || self.end.is_some_and(|end| next >= end);
         Ok(handled)
     }
 }

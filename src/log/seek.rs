@@ -28,6 +28,17 @@ impl<D: Disk> LogReader<D> {
     /// As for [`open`](LogReader::open). The reader is then where it was, or at the beginning of a
     /// segment.
     pub fn seek(&mut self, from: ReadFrom) -> Result<(), LogError> {
+        // The next session may have been found, and not been told of yet.
+        let found = self.session;
+        self.session = self.session();
+        let sought = self.seek_in_session(from);
+        if self.told.is_some() {
+            self.session = found; // it is where it was
+        }
+        sought
+    }
+
+    fn seek_in_session(&mut self, from: ReadFrom) -> Result<(), LogError> {
         for _ in 1..TRIES {
             match self.try_seek(from) {
                 Err(error) if is_gone(&error) => {
