@@ -32,6 +32,12 @@ impl Block {
         self.count == 0
     }
 
+    /// Whether a message of `len` bytes goes with what is there already.
+    #[inline]
+    pub(super) fn takes(&self, len: usize) -> bool {
+        self.count == 0 || self.length + record_bytes(len) <= self.bytes.len()
+    }
+
     pub(super) fn length(&self) -> usize {
         self.length
     }

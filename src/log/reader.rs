@@ -43,6 +43,8 @@ pub struct LogReader<D: Disk = FileSystem> {
     /// When segments were made, as far as that was asked for.
     pub(super) created: BTreeMap<SegmentName, u64>,
     pub(super) segment: Segment<D::File>,
+    /// Segments that were left by seeking, and may be come back to.
+    pub(super) left: Vec<Segment<D::File>>,
     /// What is left of the block that is read.
     pub(super) rest: Rest,
     pub(super) empty_polls: u32,
@@ -172,6 +174,7 @@ impl<D: Disk> LogReader<D> {
             names,
             created: BTreeMap::new(),
             segment,
+            left: Vec::new(),
             rest: Rest::default(),
             empty_polls: 0,
             told: None,
@@ -430,6 +433,7 @@ impl<D: Disk> LogReader<D> {
     /// Goes to the segment behind one that was read to its end.
     #[cold]
     fn next_segment(&mut self) -> Result<bool, LogError> {
+        self.left.clear(); // what is removed meanwhile should not be kept on the disk
         let here = self.segment.name;
         let expected = SegmentName { session: self.session, first_sequence: self.next_sequence };
         let known = self.names.iter().copied().find(|&name| name > here);

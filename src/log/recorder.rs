@@ -21,8 +21,8 @@ use super::writer::{LogWriter, Recovery};
 use crate::address::{PastSource, ShmAddress};
 use crate::agent::Agent;
 
-/// Messages taken from the ring in one turn.
-const TURN_MESSAGES: usize = 1024;
+/// Messages taken from the ring in one turn, at most: otherwise as many as fill a block.
+const TURN_MESSAGES: usize = 16 << 10;
 /// Time between two copies of the counters to their page.
 const PAGE_PERIOD_NS: u64 = 1_000_000;
 /// Time between two attempts at what the disk refused, or at finding a new ring.
@@ -334,6 +334,9 @@ impl<D: Disk> Recorder<D> {
         let (writer, counts, lost_end) = (&mut self.writer, &mut self.counts, &mut self.lost_end);
         let (mut failed, mut now) = (None, None);
         let polled = self.consumer.poll_while(TURN_MESSAGES, |message| {
+            if !writer.takes(message.payload.len()) {
+                return false; // it begins the next block
+            }
             let now = *now.get_or_insert_with(unix_ns);
             match writer.append(message.sequence, message.payload, message.flags, now) {
                 Ok(()) => {
@@ -367,10 +370,8 @@ impl<D: Disk> Recorder<D> {
         match failed {
             Some(error) => Err(error),
             None => {
-                if taken < TURN_MESSAGES {
-                    self.writer.flush()?; // nothing more is there that could go with it
-                }
-                if !self.writer.has_unwritten() {
+                if self.writer.has_unwritten() {
+                    self.writer.flush()?;
                     // The publisher may overwrite what is in the log, and not before.
                     self.consumer.hold(self.consumer.place());
                 }

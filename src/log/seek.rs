@@ -10,11 +10,14 @@ use super::format::{BlockHeader, Kind, SEGMENT_HEADER_BYTES};
 use super::index::{self, Key};
 use super::reader::{LogReader, Rest, step};
 use super::scan::{self, follows};
-use super::segment::Segment;
+use super::segment::{Bytes, Segment};
 use crate::address::ReadFrom;
 
 /// What was listed may be removed before it is opened: then it is listed again, so often.
 pub(super) const TRIES: u32 = 8;
+
+/// Finished segments that are kept open for seeks that come back to them.
+const LEFT_MAX: usize = 64;
 
 /// Whether a file was not there that was listed.
 pub(super) fn is_gone(error: &LogError) -> bool {
@@ -134,11 +137,22 @@ impl<D: Disk> LogReader<D> {
 
     /// Goes to the beginning of a segment.
     pub(super) fn enter(&mut self, name: SegmentName) -> Result<(), LogError> {
-        if self.segment.name == name {
-            (self.segment.offset, self.segment.done) = (SEGMENT_HEADER_BYTES, false);
-        } else {
-            self.segment = self.open_segment(name)?;
+        if self.segment.name != name {
+            let known = self.left.iter().position(|left| left.name == name);
+            let segment = match known {
+                Some(at) => self.left.swap_remove(at),
+                None => self.open_segment(name)?,
+            };
+            let before = std::mem::replace(&mut self.segment, segment);
+            // One that is finished does not change.
+            if matches!(before.bytes, Bytes::Mapped(_)) {
+                if self.left.len() == LEFT_MAX {
+                    self.left.remove(0);
+                }
+                self.left.push(before);
+            }
         }
+        (self.segment.offset, self.segment.done) = (SEGMENT_HEADER_BYTES, false);
         (self.session, self.next_sequence) = (name.session, name.first_sequence);
         (self.rest, self.wanted, self.empty_polls) = (Rest::default(), 0, 0);
         self.told = None;

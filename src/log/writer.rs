@@ -316,6 +316,13 @@ impl<D: Disk> LogWriter<D> {
         LogError::OutOfTurn { expected, found }
     }
 
+    /// Whether a message of `len` bytes goes with what waits in memory, or that has to be written
+    /// first.
+    #[inline]
+    pub fn takes(&self, len: usize) -> bool {
+        self.block.takes(len)
+    }
+
     /// Whether messages wait in memory.
     pub fn has_unwritten(&self) -> bool {
         !self.block.is_empty()
