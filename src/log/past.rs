@@ -1,6 +1,7 @@
 //! The past of a stream, wherever it can be had: logs on this host, and whoever else keeps one.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use gapless_shm::Message;
 
@@ -11,6 +12,8 @@ use super::reader::LogReader;
 use super::replay::Records;
 use crate::address::{PastSource, ReadFrom};
 
+/// Time between two attempts at servers that could not be reached.
+const RETRY: Duration = Duration::from_millis(100);
 /// A place that had nothing in so many polls is left for the next one.
 const PATIENCE_POLLS: u32 = 256;
 
@@ -26,6 +29,8 @@ pub struct Past {
     /// What each source said last, if it did not have the next message.
     refused: Vec<Option<LogError>>,
     empty_polls: u32,
+    /// When places that could not be reached are tried again.
+    retry_at: Option<Instant>,
 }
 
 enum Opened {
@@ -119,7 +124,16 @@ impl Past {
     /// The past of `session`, from `next_sequence` on. Nothing is opened yet.
     pub fn new(sources: Vec<PastSource>, session: u64, next_sequence: u64) -> Self {
         let refused = sources.iter().map(|_| None).collect();
-        Self { sources, session, next_sequence, open: None, turn: 0, refused, empty_polls: 0 }
+        Self {
+            sources,
+            session,
+            next_sequence,
+            open: None,
+            turn: 0,
+            refused,
+            empty_polls: 0,
+            retry_at: None,
+        }
     }
 
     /// The session.
@@ -144,12 +158,17 @@ impl Past {
     /// # Errors
     /// [`LogError::Missing`] if no place has the next messages, and one of them has later ones: the
     /// next poll goes on with those. [`LogError::NewSession`] if the session has ended and another
-    /// has begun: the next poll goes on with it. What the last place said, if none can be read.
+    /// has begun: the next poll goes on with it. What the last place said, if none can be read; a
+    /// server that cannot be reached is tried again later.
     pub fn poll_while(
         &mut self,
         limit: usize,
         mut handler: impl FnMut(Message<'_>, u64) -> bool,
     ) -> Result<usize, LogError> {
+        if self.retry_at.is_some_and(|at| Instant::now() < at) {
+            return Ok(0);
+        }
+        self.retry_at = None;
         // Each place is asked once, beginning with the one that had the last message.
         for _ in 0..self.sources.len() {
             if self.open.is_none() {
@@ -233,6 +252,12 @@ impl Past {
             self.refused.fill_with(|| None);
             return Err(LogError::Missing { first: next, count: end - next });
         }
+        let away = |error: &LogError| matches!(error, LogError::Unreachable { .. });
+        if self.refused.iter().flatten().any(away) {
+            self.refused.fill_with(|| None);
+            self.retry_at = Some(Instant::now() + RETRY);
+            return Ok(0);
+        }
         let last = self.refused.iter_mut().find_map(Option::take);
         last.map_or(Ok(0), Err)
     }
@@ -245,5 +270,26 @@ impl Records for Past {
         handler: impl FnMut(Message<'_>, u64) -> bool,
     ) -> Result<usize, LogError> {
         Self::poll_while(self, limit, handler)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_away_is_tried_again() {
+        let nobody = {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.local_addr().unwrap()
+        };
+        let mut past = Past::new(vec![PastSource::Server(nobody)], 35, 1);
+        for _ in 0..1000 {
+            assert_eq!(past.poll_while(1, |_, _| true).unwrap(), 0);
+        }
+        assert!(!past.is_caught_up());
+        let nothing = PastSource::Log("/nowhere/at/all".into());
+        let mut past = Past::new(vec![nothing], 35, 1);
+        assert!(past.poll_while(1, |_, _| true).is_err());
     }
 }
