@@ -1,4 +1,5 @@
-//! The fuzz targets of the wire on a stable toolchain: the corpus, and inputs from a seed.
+//! The fuzz targets of the wire and the log on a stable toolchain: the corpus, and inputs from a
+//! seed.
 
 use std::path::Path;
 
@@ -33,6 +34,22 @@ fn the_machines_corpus() {
 #[test]
 fn the_bulk_corpus() {
     replay("bulk", entry::bulk);
+}
+
+#[test]
+fn the_log_corpus() {
+    replay("log", entry::log);
+}
+
+#[test]
+fn damage_at_random() {
+    let mut random = Random::new(2);
+    for _ in 0..150 {
+        let len = random.below(40);
+        let input: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
+        eprintln!("{input:?}"); // the last one is shown if it fails
+        entry::log(&input);
+    }
 }
 
 #[test]

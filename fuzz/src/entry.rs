@@ -13,6 +13,10 @@ use gapless::protocol::{
 };
 use gapless::shm::{Heap, Producer, RingOptions, Start};
 
+mod damage;
+
+pub use damage::log;
+
 const SESSION: Session = Session(*b"FUZZ000001");
 const LATER_SESSION: Session = Session(*b"FUZZ000002");
 const GAPS_MAX: usize = 16;

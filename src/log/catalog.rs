@@ -7,7 +7,7 @@ use gapless_shm::session_text;
 
 use super::disk::{Disk, DiskFile};
 use super::error::LogError;
-use super::format::{SEGMENT_HEADER_BYTES, SegmentHeader, Unreadable};
+use super::format::{SEGMENT_HEADER_BYTES, SegmentHeader, Unreadable, crc};
 use crate::protocol::Session;
 
 /// A segment, by its name.
@@ -62,9 +62,11 @@ pub(crate) fn read_header<F: DiskFile>(
     let mut page = vec![0; SEGMENT_HEADER_BYTES as usize];
     let have = file.read_full_at(&mut page, 0).map_err(LogError::system("read", path))?;
     let path = || path.to_path_buf();
+    // A number from the future, or a damaged one.
+    let sound = page.split_last_chunk().is_some_and(|(page, sum)| *sum == crc(page).to_le_bytes());
     let header = SegmentHeader::decode(&page[..have]).map_err(|why| match why {
-        Unreadable::Version(version) => LogError::Version { path: path(), version },
-        Unreadable::Foreign | Unreadable::Damaged => LogError::Header { path: path() },
+        Unreadable::Version(version) if sound => LogError::Version { path: path(), version },
+        _ => LogError::Header { path: path() },
     })?;
     let found = SegmentName { session: header.session, first_sequence: header.first_sequence };
     if found == name { Ok(header) } else { Err(LogError::Header { path: path() }) }

@@ -11,7 +11,7 @@ use super::catalog::{self, SegmentName, read_header};
 use super::disk::{Disk, DiskFile, FileSystem};
 use super::error::LogError;
 use super::finding::{Finding, VerifyReport};
-use super::format::{BLOCK_HEADER_BYTES, BlockHeader, IndexEntry, Kind, SEGMENT_HEADER_BYTES, crc};
+use super::format::{BLOCK_HEADER_BYTES, BlockHeader, IndexEntry, Kind, SEGMENT_HEADER_BYTES};
 use super::index::{INTERVAL_BYTES, Index, IndexWriter};
 use super::recovery::{self, bytes_behind};
 use super::scan::{self, Window, follows, records_sound};
@@ -120,18 +120,6 @@ fn check_header<F: DiskFile>(
         Err(LogError::Header { path }) => {
             report.findings.push(Finding::Header { path });
             Ok(())
-        }
-        Err(error @ LogError::Version { .. }) => {
-            // A number from the future, or a damaged one.
-            let mut page = vec![0; SEGMENT_HEADER_BYTES as usize];
-            let read = file.read_full_at(&mut page, 0);
-            read.map_err(LogError::system("read", path))?;
-            let sound =
-                page.split_last_chunk().is_some_and(|(page, sum)| *sum == crc(page).to_le_bytes());
-            if !sound {
-                report.findings.push(Finding::Header { path: path.to_path_buf() });
-            }
-            if sound { Err(error) } else { Ok(()) }
         }
         Err(error) => Err(error),
     }
