@@ -39,6 +39,8 @@ pub(crate) struct End<F> {
     pub(crate) header: SegmentHeader,
     pub(crate) file: F,
     pub(crate) scanned: Scanned,
+    /// Bytes behind the end, up to the last that is not zero, unless it is sealed.
+    pub(crate) torn_bytes: u64,
     /// What belongs in its index.
     pub(crate) entries: Vec<IndexEntry>,
     /// Segments whose first page is to be written anew.
@@ -167,9 +169,9 @@ pub(crate) fn find_end<D: Disk>(
                 Ok(proof.of(&file, behind.map(|(.., file)| file), name.session)? > next)
             }),
         };
-        let (scanned, entries) = walked.map_err(failed)?;
+        let (scanned, entries, torn_bytes) = walked.map_err(failed)?;
         let (headless, behind) = (Vec::new(), Vec::new());
-        end = Some(End { name, header, file, scanned, entries, headless, behind });
+        end = Some(End { name, header, file, scanned, entries, torn_bytes, headless, behind });
     }
     let Some(mut end) = end else { return Ok(None) };
     headless.retain(|&(name, _)| name <= end.name);
@@ -184,11 +186,17 @@ fn walk<F: DiskFile>(
     file: &F,
     header: &SegmentHeader,
     mut is_damage: impl FnMut(u64) -> std::io::Result<bool>,
-) -> std::io::Result<(Scanned, Vec<IndexEntry>)> {
+) -> std::io::Result<(Scanned, Vec<IndexEntry>, u64)> {
     let (mut entries, mut spacing) = (Vec::new(), Spacing::default());
     let mut note = |offset, block: &BlockHeader| entries.extend(spacing.entry(offset, block));
     let mut scanned = scan::scan(file, header, &mut note)?;
-    while !scanned.sealed && scanned.torn {
+    // A header that is lost can be all zeroes, as the end is.
+    let mut bytes = 0;
+    while !scanned.sealed {
+        bytes = bytes_behind(file, scanned.end)?;
+        if bytes == 0 {
+            break;
+        }
         let next = scanned.next_sequence;
         let behind = scan::find_block(file, header.session, scanned.end + 8, next)?;
         let Some((offset, block)) = behind else { break };
@@ -198,8 +206,9 @@ fn walk<F: DiskFile>(
         (scanned.end, scanned.next_sequence) = (offset, block.first_sequence);
         scanned.whole_from = block.first_sequence;
         scanned = scan::scan_on(file, header.session, scanned, &mut note)?;
+        bytes = 0;
     }
-    Ok((scanned, entries))
+    Ok((scanned, entries, bytes))
 }
 
 /// How far the session was durable by the word of its own blocks, looked for when it matters.
@@ -320,15 +329,17 @@ pub(crate) fn cut<D: Disk>(
     }
     let path = end.name.path(directory);
     remove_all(disk, directory, &end.behind)?;
-    // Zeroes may stand in front of what is left of blocks behind them, if the host crashed.
+    // Behind a seal is nothing, unless the host crashed.
     let boot_changed = end.header.boot != disk.boot_id();
     let doubtful = boot_changed || unsynced::is_marked(disk, directory)?;
-    let look = end.scanned.torn || doubtful || !end.behind.is_empty();
-    if !look {
-        return Ok(None);
-    }
     let offset = end.scanned.end;
-    let bytes = bytes_behind(&end.file, offset).map_err(LogError::system("read", &path))?;
+    let bytes = match end.scanned.sealed {
+        false => end.torn_bytes,
+        true if doubtful || !end.behind.is_empty() => {
+            bytes_behind(&end.file, offset).map_err(LogError::system("read", &path))?
+        }
+        true => return Ok(None),
+    };
     if bytes > 0 {
         // What is cut must never look like a block again, whatever is written in front of it.
         end.file.set_length(offset).map_err(LogError::system("cut", &path))?;
@@ -351,7 +362,10 @@ pub(crate) fn bytes_behind<F: DiskFile>(file: &F, offset: u64) -> std::io::Resul
     let (mut at, mut last) = (offset, offset);
     loop {
         let have = file.read_full_at(&mut buffer, at)?;
-        if let Some(byte) = buffer[..have].iter().rposition(|&byte| byte != 0) {
+        // Nearly always there is nothing, which is found out many bytes at a time.
+        let any = buffer[..have].iter().fold(0, |any, &byte| any | byte) != 0;
+        let byte = if any { buffer[..have].iter().rposition(|&byte| byte != 0) } else { None };
+        if let Some(byte) = byte {
             last = at + byte as u64 + 1;
         }
         if have < buffer.len() {

@@ -400,3 +400,18 @@ fn a_clock_that_is_set_back_stops_no_sync() {
     }
     assert!(matches!(log.begin(36, u64::MAX), Err(LogError::Option { .. })));
 }
+
+#[test]
+fn a_header_that_became_zeroes_hides_nothing_from_the_next_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), 1, 700, &small().segment_bytes(1 << 20));
+    let name = *catalog::list(&FileSystem::default(), dir.path()).unwrap().last().unwrap();
+    let mut bytes = std::fs::read(name.path(dir.path())).unwrap();
+    let start = format::SEGMENT_HEADER_BYTES as usize;
+    let first = format::BlockHeader::peek(&bytes[start..]).unwrap();
+    let second = start + first.length as usize;
+    bytes[second..second + format::BLOCK_HEADER_BYTES].fill(0);
+    std::fs::write(name.path(dir.path()), bytes).unwrap();
+    let (log, recovery) = small().open(dir.path()).unwrap();
+    assert_eq!((log.position(), recovery.unwrap().cut), (Some((35, 701)), None));
+}
