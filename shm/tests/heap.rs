@@ -128,7 +128,8 @@ fn joins_of_an_evictable_ring_lose_nothing() {
 
 #[test]
 fn a_ring_knows_where_it_began() {
-    let (mut producer, ring) = RingOptions::new().first_sequence(7).heap().unwrap();
+    let options = RingOptions::new().capacity_bytes(4096).first_sequence(7);
+    let (mut producer, ring) = options.heap().unwrap();
     let consumer = ring.subscribe("c", Start::Now).unwrap();
     producer.try_publish(b"x").unwrap();
     assert_eq!((producer.first_sequence(), consumer.first_sequence()), (7, 7));
