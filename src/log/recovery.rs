@@ -136,10 +136,10 @@ pub(crate) fn find_end<D: Disk>(
     let doubtful = unsynced::is_marked(disk, directory)?;
     let Candidates { segments, mut headless, lost } =
         candidates(disk, directory, &names, doubtful, writable)?;
-    let mut proof = Proof { newest: None, durable_end: None };
+    let walked: Vec<_> = segments.iter().map(|&(name, ..)| name).collect();
+    let mut proof = Proof { disk, directory, names: &walked, found: None };
     let mut end: Option<End<D::File>> = None;
-    let mut rest = segments.into_iter().rev().peekable();
-    while let Some((name, header, file)) = rest.next() {
+    for (name, header, file) in segments.into_iter().rev() {
         if let Some(end) = &end {
             let session_goes_on = end.name.session == name.session;
             let next = end.scanned.next_sequence;
@@ -150,8 +150,7 @@ pub(crate) fn find_end<D: Disk>(
                 // Its seal is damaged, or what is in front of that, but what is behind it lasts.
                 true => {
                     let failed = LogError::system("read", end.name.path(directory));
-                    let proof = proof.of(&end.file, Some(&file), name.session);
-                    proof.map_err(failed)? > next
+                    proof.durable_end(name.session).map_err(failed)? > next
                 }
                 false => end.scanned.sealed && !hole,
             };
@@ -161,15 +160,10 @@ pub(crate) fn find_end<D: Disk>(
         }
         let path = name.path(directory);
         let written_in_order = header.boot == disk.boot_id() && !doubtful;
-        let behind = rest.peek().filter(|(behind, ..)| behind.session == name.session);
-        let failed = LogError::system("read", &path);
-        let walked = match written_in_order {
-            true => walk(&file, &header, |_| Ok(true)),
-            false => walk(&file, &header, |next| {
-                Ok(proof.of(&file, behind.map(|(.., file)| file), name.session)? > next)
-            }),
-        };
-        let (scanned, entries, torn_bytes) = walked.map_err(failed)?;
+        let walked = walk(&file, &header, |next| {
+            Ok(written_in_order || proof.durable_end(name.session)? > next)
+        });
+        let (scanned, entries, torn_bytes) = walked.map_err(LogError::system("read", &path))?;
         let (headless, behind) = (Vec::new(), Vec::new());
         end = Some(End { name, header, file, scanned, entries, torn_bytes, headless, behind });
     }
@@ -211,34 +205,32 @@ fn walk<F: DiskFile>(
     Ok((scanned, entries, bytes))
 }
 
-/// How far the session was durable by the word of its own blocks, looked for when it matters.
-struct Proof {
-    newest: Option<u64>,
-    durable_end: Option<u64>,
+/// How far a session was durable by the word of its own blocks, looked for when it matters.
+struct Proof<'a, D> {
+    disk: &'a D,
+    directory: &'a Path,
+    /// The segments that may have such a block: any of them may speak for all in front of it.
+    names: &'a [SegmentName],
+    /// The session that was looked for, and what was found.
+    found: Option<(u64, u64)>,
 }
 
-impl Proof {
-    /// The largest `durable_end` in a segment, and in the one behind it.
-    fn of<F: DiskFile>(
-        &mut self,
-        file: &F,
-        behind: Option<&F>,
-        session: u64,
-    ) -> std::io::Result<u64> {
-        if self.newest == Some(session)
-            && let Some(durable_end) = self.durable_end
-        {
-            return Ok(durable_end);
+impl<D: Disk> Proof<'_, D> {
+    /// The largest `durable_end` of the session in any of the segments.
+    fn durable_end(&mut self, session: u64) -> std::io::Result<u64> {
+        if let Some((_, largest)) = self.found.filter(|&(found, _)| found == session) {
+            return Ok(largest);
         }
         let mut largest = 0;
-        for file in [Some(file), behind].into_iter().flatten() {
+        for name in self.names.iter().filter(|name| name.session == session) {
+            let file = self.disk.open(&name.path(self.directory), false)?;
             let mut at = SEGMENT_HEADER_BYTES;
-            while let Some((offset, block)) = scan::find_block(file, session, at, 0)? {
+            while let Some((offset, block)) = scan::find_block(&file, session, at, 0)? {
                 largest = largest.max(block.durable_end);
                 at = offset + u64::from(block.length);
             }
         }
-        (self.newest, self.durable_end) = (Some(session), Some(largest));
+        self.found = Some((session, largest));
         Ok(largest)
     }
 }

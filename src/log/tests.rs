@@ -415,3 +415,31 @@ fn a_header_that_became_zeroes_hides_nothing_from_the_next_writer() {
     let (log, recovery) = small().open(dir.path()).unwrap();
     assert_eq!((log.position(), recovery.unwrap().cut), (Some((35, 701)), None));
 }
+
+#[test]
+fn the_newest_of_three_segments_speaks_for_the_oldest() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = small().sync(SyncPolicy::Batch);
+    write(dir.path(), 1, 2600, &options);
+    let disk = FileSystem::default();
+    let names = catalog::list(&disk, dir.path()).unwrap();
+    assert_eq!(names.len(), 3);
+    // Nothing in the first two says that anything was durable; the last block of the third does.
+    let (mut log, _) = options.open(dir.path()).unwrap();
+    log.sync().unwrap();
+    log.append(2601, &[41; 1], Flags::WHOLE, 2601 * SECOND).unwrap();
+    drop(log);
+    for &name in &names {
+        let mut bytes = std::fs::read(name.path(dir.path())).unwrap();
+        let mut header = format::SegmentHeader::decode(&bytes).unwrap();
+        header.boot = [0xEE; 16];
+        bytes[..4096].copy_from_slice(&header.encode());
+        if name == names[0] {
+            let first = format::BlockHeader::peek(&bytes[4096..]).unwrap();
+            bytes[4096 + first.length as usize + format::BLOCK_HEADER_BYTES + 9] ^= 1;
+        }
+        std::fs::write(name.path(dir.path()), bytes).unwrap();
+    }
+    let (log, recovery) = options.open(dir.path()).unwrap();
+    assert_eq!((log.position(), recovery.unwrap().cut), (Some((35, 2602)), None));
+}
