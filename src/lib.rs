@@ -30,6 +30,8 @@
 //! | measure time across processes | [`TscClock`] |
 //! | move datagrams: sockets, multicast, floods | [`net`] |
 //! | record a stream, and replay it | [`log`] |
+//! | make many streams one, in a total order, with a hot standby | [`sequencer`] |
+//! | take orders: validate, check risk, match, fold positions, audit | [`order`] |
 //! | everything about the ring itself | [`shm`] |
 //!
 //! Not here: brokers, daemons, background threads. Nothing on the path of a message allocates,
@@ -48,9 +50,11 @@ mod joining;
 pub mod log;
 mod merge;
 pub mod net;
+pub mod order;
 pub mod protocol;
 mod publisher;
 mod revival;
+pub mod sequencer;
 mod subscriber;
 pub mod wire;
 

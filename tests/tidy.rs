@@ -47,6 +47,8 @@ const SRC_FLOORS: &[&[&str]] = &[
     &["durable", "joining", "revival"],
     &["publisher", "subscriber"],
     &["merge"],
+    &["sequencer"],
+    &["order"],
     &["lib"],
 ];
 

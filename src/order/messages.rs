@@ -1,0 +1,538 @@
+//! The order path's messages: fixed layouts, little-endian, each behind SBE's message header.
+//!
+//! `schema.xml` beside this file is the same as an SBE 1.0 schema (FIX Simple Binary Encoding), so
+//! that other languages can generate their codecs; a test keeps the two equal. A message is
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 0-1 | block length: bytes behind the header |
+//! | 2-3 | template id: which message |
+//! | 4-5 | schema id: [`SCHEMA_ID`] |
+//! | 6-7 | version: [`SCHEMA_VERSION`] of who wrote it |
+//! | 8- | the fields, one after the other as listed, without padding |
+//!
+//! Fields are only ever appended, and only with a new version; a reader takes longer blocks than
+//! it knows, and leaves the rest alone.
+//!
+//! Commands travel as payloads of [`Kind::Command`](crate::sequencer::Kind::Command), events as
+//! those of [`Kind::Event`](crate::sequencer::Kind::Event); the record's stamp says whose they are,
+//! when it was, and (by an event's reference) which record caused it.
+
+use thiserror::Error;
+use zerocopy::little_endian::U16;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::field::{
+    CancelReason, ClientOrderId, Field, InstrumentId, Liquidity, MarketState, Money, OrderId,
+    OrderType, Price, Quantity, Reason, ReportKind, RouteAction, SelfMatch, Side, Symbol,
+    TimeInForce,
+};
+use crate::sequencer::ClientId;
+
+/// Of every message of the order path.
+pub const SCHEMA_ID: u16 = 71;
+/// What this library writes. It reads this and later ones.
+pub const SCHEMA_VERSION: u16 = 1;
+/// Bytes of SBE's message header.
+pub const HEADER_BYTES: usize = 8;
+/// Bytes of the longest message that this library writes.
+pub const MESSAGE_BYTES_MAX: usize = 128;
+
+/// Bytes that are no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum MessageError {
+    /// Shorter than its header, or than the header says, or than the message is.
+    #[error("{bytes} bytes, where the message has {wanted}")]
+    Short {
+        /// What there is.
+        bytes: usize,
+        /// What there should be.
+        wanted: usize,
+    },
+    /// Another schema.
+    #[error("schema {schema}, not {SCHEMA_ID}")]
+    Schema {
+        /// Its number.
+        schema: u16,
+    },
+    /// A message that this version does not know.
+    #[error("template {template} is unknown to version {SCHEMA_VERSION}")]
+    Template {
+        /// Its number.
+        template: u16,
+    },
+    /// A field whose value has no meaning.
+    #[error("field {field} of {message} has no meaning")]
+    Value {
+        /// Which message.
+        message: &'static str,
+        /// Which field.
+        field: &'static str,
+    },
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
+#[repr(C)]
+struct Header {
+    block_length: U16,
+    template_id: U16,
+    schema_id: U16,
+    version: U16,
+}
+
+const _: () = assert!(size_of::<Header>() == HEADER_BYTES);
+
+/// A message as it stands in the schema.
+#[cfg(test)]
+pub(crate) struct Layout {
+    pub(crate) name: &'static str,
+    pub(crate) template: u16,
+    /// Name, type and length of each field.
+    pub(crate) fields: &'static [(&'static str, &'static str, usize)],
+}
+
+macro_rules! messages {
+    ($($(#[$doc:meta])* $name:ident = $template:literal {
+        $($(#[$field_doc:meta])* $field:ident: $type:ty,)*
+    })*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+            pub struct $name {
+                $($(#[$field_doc])* pub $field: $type,)*
+            }
+
+            const _: () = {
+                #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+                #[repr(C)]
+                struct Wire {
+                    header: Header,
+                    $($field: <$type as Field>::Wire,)*
+                }
+
+                const _: () = assert!(size_of::<Wire>() <= MESSAGE_BYTES_MAX);
+
+                impl $name {
+                    /// Its number in the schema.
+                    pub const TEMPLATE_ID: u16 = $template;
+                    /// Its length, header and all.
+                    pub const BYTES: usize = size_of::<Wire>();
+
+                    /// Its bytes.
+                    #[inline]
+                    pub fn encode(&self) -> [u8; size_of::<Wire>()] {
+                        let wire = Wire {
+                            header: Header {
+                                block_length: U16::new((Self::BYTES - HEADER_BYTES) as u16),
+                                template_id: U16::new($template),
+                                schema_id: U16::new(SCHEMA_ID),
+                                version: U16::new(SCHEMA_VERSION),
+                            },
+                            $($field: self.$field.to_wire(),)*
+                        };
+                        zerocopy::transmute!(wire)
+                    }
+
+                    /// Reads the fields behind a header that has been checked.
+                    #[inline]
+                    fn read(bytes: &[u8]) -> Result<Self, MessageError> {
+                        let Ok((wire, _)) = Wire::ref_from_prefix(bytes) else {
+                            let wanted = Self::BYTES;
+                            return Err(MessageError::Short { bytes: bytes.len(), wanted });
+                        };
+                        Ok(Self {$(
+                            $field: match <$type as Field>::from_wire(wire.$field) {
+                                Some(value) => value,
+                                None => return Err(MessageError::Value {
+                                    message: stringify!($name),
+                                    field: stringify!($field),
+                                }),
+                            },
+                        )*})
+                    }
+                }
+            };
+
+            impl From<$name> for Message {
+                fn from(message: $name) -> Self {
+                    Self::$name(message)
+                }
+            }
+        )*
+
+        /// Any message of the order path.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub enum Message {
+            $(#[doc = concat!("[`", stringify!($name), "`]")] $name($name),)*
+        }
+
+        impl Message {
+            /// Reads a message.
+            ///
+            /// # Errors
+            /// [`MessageError`]: if the bytes are too short, of another schema, of an unknown
+            /// template, or a field has a value without a meaning.
+            #[inline]
+            pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
+                let Ok((header, _)) = Header::ref_from_prefix(bytes) else {
+                    return Err(MessageError::Short { bytes: bytes.len(), wanted: HEADER_BYTES });
+                };
+                let schema = header.schema_id.get();
+                if schema != SCHEMA_ID {
+                    return Err(MessageError::Schema { schema });
+                }
+                let wanted = HEADER_BYTES + usize::from(header.block_length.get());
+                let Some(block) = bytes.get(..wanted) else {
+                    return Err(MessageError::Short { bytes: bytes.len(), wanted });
+                };
+                match header.template_id.get() {
+                    $($template => $name::read(block).map(Self::$name),)*
+                    template => Err(MessageError::Template { template }),
+                }
+            }
+
+            /// Appends the message's bytes.
+            pub fn encode_to(&self, out: &mut Vec<u8>) {
+                match self {
+                    $(Self::$name(message) => out.extend_from_slice(&message.encode()),)*
+                }
+            }
+
+            /// Its name in the schema.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$name(_) => stringify!($name),)*
+                }
+            }
+        }
+
+        #[cfg(test)]
+        pub(crate) const LAYOUTS: &[Layout] = &[$(Layout {
+            name: stringify!($name),
+            template: $template,
+            fields: &[$((
+                stringify!($field),
+                <$type as Field>::SBE,
+                size_of::<<$type as Field>::Wire>(),
+            ),)*],
+        },)*];
+    };
+}
+
+messages! {
+    // Commands of traders.
+
+    /// A new order. Answered by [`Accepted`] and what the market does with it, or by [`Rejected`].
+    NewOrder = 1 {
+        /// Larger than any that the client has used; used up whatever the answer.
+        client_order_id: ClientOrderId,
+        /// The limit; of a market order, not looked at.
+        price: Price,
+        /// How much.
+        quantity: Quantity,
+        /// Of what.
+        instrument: InstrumentId,
+        /// Which way.
+        side: Side,
+        /// With a price or without.
+        order_type: OrderType,
+        /// How long it stands.
+        time_in_force: TimeInForce,
+        /// Whether it must not trade at once.
+        post_only: bool,
+    }
+
+    /// Takes an order out. Answered by [`Cancelled`] or [`CancelRejected`].
+    CancelOrder = 2 {
+        /// The order by the client's own number; not looked at if `order_id` is not 0.
+        client_order_id: ClientOrderId,
+        /// The order by its order id; 0 if by the client's.
+        order_id: OrderId,
+    }
+
+    /// Changes price and quantity of an order. Answered by [`Replaced`] and what the market does
+    /// with it, or by [`CancelRejected`]: then the order stands as it was. Only a smaller quantity
+    /// at the same price keeps its place in the queue.
+    ReplaceOrder = 3 {
+        /// What the order is called from now on: larger than any that the client has used.
+        client_order_id: ClientOrderId,
+        /// What it was called.
+        original: ClientOrderId,
+        /// The new limit.
+        price: Price,
+        /// The new quantity, what has been filled included.
+        quantity: Quantity,
+    }
+
+    /// Takes out all of the client's own orders. Answered by a [`Cancelled`] for each.
+    MassCancel = 4 {
+        /// Of which instrument; 0: of all.
+        instrument: InstrumentId,
+    }
+
+    // Commands of operators.
+
+    /// Defines an instrument, or redefines one that has no open orders and no positions.
+    DefineInstrument = 16 {
+        /// Its name.
+        symbol: Symbol,
+        /// Prices are multiples of this, at least 1.
+        tick: Price,
+        /// Quantities are multiples of this, at least 1.
+        lot: Quantity,
+        /// Money per unit of price and quantity, at least 1.
+        multiplier: u64,
+        /// A first reference price; 0: none.
+        reference: Price,
+        /// Its number, at least 1.
+        instrument: InstrumentId,
+        /// Prices are in units of ten to this power, -18 to 18.
+        price_exponent: i8,
+        /// Whether it can be traded.
+        state: MarketState,
+    }
+
+    /// Opens, halts or closes an instrument.
+    SetMarketState = 17 {
+        /// Which; 0: all.
+        instrument: InstrumentId,
+        /// What it is from now on.
+        state: MarketState,
+    }
+
+    /// Stops a client, or everybody, and lets go again.
+    KillSwitch = 18 {
+        /// Whom; 0: everybody.
+        client: ClientId,
+        /// Stopped from now on, or no longer.
+        engaged: bool,
+        /// Whether open orders are cancelled as well.
+        cancel_open: bool,
+    }
+
+    /// Sets a client's limits. For all of them, 0 stands for no limit.
+    SetLimits = 19 {
+        /// Of one order.
+        max_quantity: Quantity,
+        /// Of one order, price times quantity times multiplier.
+        max_notional: Money,
+        /// Of each instrument, open orders on the same side included, either way.
+        max_position: Quantity,
+        /// Of all positions and open orders, at the reference price.
+        max_gross: Money,
+        /// What may be paid for purchases and reserved for open ones, less what sales brought.
+        credit: Money,
+        /// Realised and open loss of the day.
+        max_loss: Money,
+        /// Of all instruments together.
+        max_open_orders: u32,
+        /// New orders and replacements in a second of sequenced time.
+        max_orders_per_second: u32,
+        /// How far from the reference price an order may be, in hundredths of a percent.
+        collar_basis_points: u32,
+        /// How old the reference price may be, milliseconds.
+        reference_age_ms: u32,
+        /// Paid on a maker's fill, in millionths of its notional; a rebate if negative.
+        maker_fee_ppm: i32,
+        /// Paid on a taker's fill, in millionths of its notional.
+        taker_fee_ppm: i32,
+        /// Whose.
+        client: ClientId,
+        /// What happens when the client would trade with itself.
+        self_match: SelfMatch,
+        /// Whether open orders are cancelled when the client is gone.
+        cancel_on_disconnect: bool,
+        /// Whether the loss limit also cancels what is open, and stops the client.
+        stop_on_breach: bool,
+    }
+
+    /// Sets the reference price that collars and exposures go by. Trades set it as well.
+    SetReference = 20 {
+        /// The price.
+        price: Price,
+        /// Of what.
+        instrument: InstrumentId,
+    }
+
+    /// Says whether the venue can be reached. Orders for one that cannot are rejected.
+    SetVenue = 21 {
+        /// How long the simulated exchange takes to act on an order, ns of sequenced time.
+        latency_ns: u64,
+        /// Whether it can be reached.
+        connected: bool,
+    }
+
+    // Commands of gateways.
+
+    /// What a venue did with an order that was [`Routed`] to it.
+    VenueReport = 32 {
+        /// Which order.
+        order_id: OrderId,
+        /// The venue's number of the trade, of a fill.
+        match_id: u64,
+        /// Of a fill, the price of the trade; of a replacement, the new one.
+        price: Price,
+        /// Of a fill, how much of it; of a replacement, the new total.
+        quantity: Quantity,
+        /// What happened.
+        kind: ReportKind,
+        /// Of a fill, which side it was.
+        liquidity: Liquidity,
+        /// Of a rejection, why.
+        reason: Reason,
+    }
+
+    // Events.
+
+    /// The order is valid, within the limits, and taken by the venue.
+    Accepted = 64 {
+        /// By the client.
+        client_order_id: ClientOrderId,
+        /// From now on.
+        order_id: OrderId,
+        /// The limit.
+        price: Price,
+        /// How much.
+        quantity: Quantity,
+        /// Of what.
+        instrument: InstrumentId,
+        /// Which way.
+        side: Side,
+        /// With a price or without.
+        order_type: OrderType,
+        /// How long it stands.
+        time_in_force: TimeInForce,
+        /// Whether it must not trade at once.
+        post_only: bool,
+    }
+
+    /// The command was not carried out.
+    Rejected = 65 {
+        /// Of a new order, its client order id; else 0.
+        client_order_id: ClientOrderId,
+        /// Of an order that had been routed to the venue, its order id; else 0.
+        order_id: OrderId,
+        /// Of an order, its instrument; else 0.
+        instrument: InstrumentId,
+        /// Template id of the command; 0 if it could not be read.
+        command: u16,
+        /// Why.
+        reason: Reason,
+    }
+
+    /// An order traded, all of it or some.
+    Filled = 66 {
+        /// By the client.
+        client_order_id: ClientOrderId,
+        /// Which order.
+        order_id: OrderId,
+        /// The trade: the same for both sides, 1 the first.
+        match_id: u64,
+        /// Of the trade.
+        price: Price,
+        /// Of the trade.
+        quantity: Quantity,
+        /// What is still open.
+        leaves: Quantity,
+        /// What it cost; negative is a rebate.
+        fee: Money,
+        /// Of what.
+        instrument: InstrumentId,
+        /// Which way.
+        side: Side,
+        /// Which side of the trade.
+        liquidity: Liquidity,
+    }
+
+    /// An order, or the rest of one, is out of the market.
+    Cancelled = 67 {
+        /// By the client.
+        client_order_id: ClientOrderId,
+        /// Which order.
+        order_id: OrderId,
+        /// What was open.
+        quantity: Quantity,
+        /// Of what.
+        instrument: InstrumentId,
+        /// Which way.
+        side: Side,
+        /// Why.
+        reason: CancelReason,
+    }
+
+    /// An order has another price, quantity and client order id.
+    Replaced = 68 {
+        /// By the client, from now on.
+        client_order_id: ClientOrderId,
+        /// By the client, until now.
+        original: ClientOrderId,
+        /// Which order.
+        order_id: OrderId,
+        /// The new limit.
+        price: Price,
+        /// The new quantity, what has been filled included.
+        quantity: Quantity,
+        /// What is open.
+        leaves: Quantity,
+        /// Of what.
+        instrument: InstrumentId,
+        /// Which way.
+        side: Side,
+    }
+
+    /// An order was not cancelled or replaced, and stands as it was, if it stands at all.
+    CancelRejected = 69 {
+        /// Of a replacement, the id that it would have had; of a cancel, what it named.
+        client_order_id: ClientOrderId,
+        /// Which order; 0 if there is none.
+        order_id: OrderId,
+        /// Template id of the command.
+        command: u16,
+        /// Why.
+        reason: Reason,
+    }
+
+    /// What a gateway is to ask of its venue. It is concerned, not the order's client.
+    Routed = 70 {
+        /// By the client.
+        client_order_id: ClientOrderId,
+        /// Which order: the venue's reports name it.
+        order_id: OrderId,
+        /// The limit.
+        price: Price,
+        /// The quantity, what has been filled included.
+        quantity: Quantity,
+        /// Of what.
+        instrument: InstrumentId,
+        /// Whose.
+        client: ClientId,
+        /// What to do.
+        action: RouteAction,
+        /// Which way.
+        side: Side,
+        /// With a price or without.
+        order_type: OrderType,
+        /// How long it stands.
+        time_in_force: TimeInForce,
+        /// Whether it must not trade at once.
+        post_only: bool,
+    }
+
+    /// A client broke a limit after the fact: what it has lost is more than it may.
+    Breached = 71 {
+        /// How much it is.
+        value: Money,
+        /// How much it may be.
+        limit: Money,
+        /// Which limit.
+        reason: Reason,
+        /// Whether the client was stopped for it.
+        stopped: bool,
+    }
+}
+
+#[cfg(test)]
+#[path = "messages_tests.rs"]
+mod tests;
