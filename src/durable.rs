@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use gapless_shm::{CountersError, CountersReader, RingError};
+use gapless_shm::{CountersError, RingError};
 use thiserror::Error;
 
 use crate::address::ShmAddress;
-use crate::log::RecorderOptions;
+use crate::recorder_page::RecorderPage;
 
 /// It cannot be said, or is not so, that a message is durable.
 #[derive(Debug, Error)]
@@ -46,49 +46,46 @@ const LIVENESS_POLLS: u32 = 256;
 pub(crate) struct Durable {
     stream: String,
     directory: PathBuf,
-    reader: Option<CountersReader>,
+    page: Option<RecorderPage>,
     polls: u32,
 }
 
 impl Durable {
     pub(crate) fn of(ring: &ShmAddress) -> Self {
         let (stream, directory) = (ring.name().to_owned(), ring.directory().to_path_buf());
-        Self { stream, directory, reader: None, polls: 0 }
+        Self { stream, directory, page: None, polls: 0 }
     }
 
     /// Sequence of the last durable message of `session`.
     pub(crate) fn sequence(&mut self, session: u64) -> Result<u64, DurableError> {
-        if self.reader.is_none() {
-            self.polls = 0; // one that is opened is asked at once
-        }
-        let reader = match &self.reader {
-            Some(reader) => reader,
+        let page = match &self.page {
+            Some(page) => page,
             None => {
-                let name = RecorderOptions::page_name(&self.stream);
-                let opened = CountersReader::open(&self.directory, &name);
-                let reader = opened.map_err(|error| match error {
-                    CountersError::File(RingError::BadName { .. }) => self.none(),
-                    CountersError::NotFound { .. } => self.none(),
-                    error => error.into(),
-                })?;
-                self.reader.insert(reader)
+                self.polls = 0; // one that is opened is asked at once
+                let opened = self.open()?;
+                self.page.insert(opened)
             }
         };
-        let counter = |label| reader.index_of(label).and_then(|index| reader.value(index));
-        // Before and after: what stands between is of that session.
-        let before = counter("session");
-        let durable = counter("durable-sequence").unwrap_or(0);
-        let other = before != Some(session) || counter("session") != before;
-        if other || self.polls.is_multiple_of(LIVENESS_POLLS) && !reader.snapshot()?.alive {
-            self.reader = None; // there may be another by now
-            let stream = self.stream.clone();
-            return match other {
-                true => Err(self.none()),
-                false => Err(DurableError::RecorderDead { stream, durable }),
-            };
-        }
+        let ask = self.polls.is_multiple_of(LIVENESS_POLLS);
         self.polls = self.polls.wrapping_add(1);
-        Ok(durable)
+        let durable = page.durable(session);
+        match durable {
+            Some(durable) if !ask || page.is_alive()? => return Ok(durable),
+            _ => self.page = None, // there may be another by now
+        }
+        let stream = self.stream.clone();
+        Err(durable
+            .map_or_else(|| self.none(), |durable| DurableError::RecorderDead { stream, durable }))
+    }
+
+    #[cold]
+    fn open(&self) -> Result<RecorderPage, DurableError> {
+        match RecorderPage::open(&self.directory, &self.stream) {
+            Ok(Some(page)) => Ok(page),
+            Ok(None) | Err(CountersError::NotFound { .. }) => Err(self.none()),
+            Err(CountersError::File(RingError::BadName { .. })) => Err(self.none()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn none(&self) -> DurableError {

@@ -53,6 +53,7 @@ pub mod net;
 pub mod order;
 pub mod protocol;
 mod publisher;
+mod recorder_page;
 mod revival;
 pub mod sequencer;
 mod subscriber;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use gapless::log::{
     LogError, LogOptions, LogReader, PastSource, ReadFrom, Recorder, RecorderOptions, WhenSlow,
 };
-use gapless::shm::CountersReader;
+use gapless::shm::{self, CountersReader};
 use gapless::{Address, Agent, Publisher, ShmAddress};
 
 fn ring(directory: &Path, options: &str) -> (Publisher, ShmAddress) {
@@ -187,8 +187,8 @@ fn a_gating_recorder_lets_go_of_nothing_that_is_not_in_the_log() {
         }
         recorder.duty_cycle().unwrap();
         let written = recorder.writer().written_sequence();
-        let mut reader = gapless::shm::ConsumerOptions::new().directory(dir.path()).observer(true);
-        reader = reader.start(gapless::shm::Start::Oldest);
+        let mut reader = shm::ConsumerOptions::new().directory(dir.path()).observer(true);
+        reader = reader.start(shm::Start::Oldest);
         let oldest = reader.attach("orders").unwrap().next_sequence();
         assert!(oldest <= written + 1, "turn {turn}: {oldest} is the oldest, {written} written");
     }
@@ -219,4 +219,61 @@ fn a_place_to_refill_from_may_come_late() {
     }
     assert_eq!(lags.counts().lost, 0);
     check(&log, 1..2001, &[]);
+}
+
+/// A ring of the same session, in the place of the one that was there: of `sequences`.
+fn ring_again(directory: &Path, session: u64, sequences: std::ops::Range<u64>) -> shm::Producer {
+    shm::remove(directory, "orders", true).unwrap();
+    let options = shm::RingOptions::new().directory(directory).capacity_bytes(64 << 10);
+    let options = options.session(session).first_sequence(sequences.start);
+    let mut producer = options.create("orders").unwrap();
+    for n in sequences {
+        producer.try_publish(&payload(n)).unwrap();
+    }
+    producer
+}
+
+#[test]
+fn what_a_ring_brings_once_more_is_passed_over_and_nothing_else_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let (mut publisher, ring) = ring(dir.path(), "capacity=64K");
+    let mut recorder = Recorder::open(&ring, &log, &options()).unwrap();
+    publish(&mut publisher, 1..100);
+    drain(&mut recorder);
+    let session = recorder.writer().position().unwrap().0;
+    drop((recorder, publisher));
+    // It is filled again while the recorder looks, and goes on.
+    let mut producer = ring_again(dir.path(), session, 20..40);
+    let mut recorder = Recorder::open(&ring, &log, &options()).unwrap();
+    drain(&mut recorder);
+    assert_eq!((recorder.next_sequence(), recorder.counts().messages), (100, 0));
+    for n in 40..150 {
+        producer.try_publish(&payload(n)).unwrap();
+        recorder.duty_cycle().unwrap();
+    }
+    drain(&mut recorder);
+    assert_eq!(recorder.counts().messages, 50);
+    check(&log, 1..150, &[]);
+    drop((recorder, producer));
+    // It has gone on from a shorter log: before the recorder looks, or while it does.
+    for (end, early) in [(100, true), (120, false), (149, true)] {
+        let mut producer = ring_again(dir.path(), session, 90..end);
+        let mut another = || producer.try_publish(b"another").unwrap();
+        if early {
+            assert_eq!(another(), end);
+        }
+        let mut recorder = Recorder::open(&ring, &log, &options()).unwrap();
+        if !early {
+            drain(&mut recorder);
+            assert_eq!(another(), end);
+        }
+        assert_eq!(another(), end + 1);
+        for _ in 0..2 {
+            let refused = recorder.duty_cycle();
+            let Err(LogError::Conflict { sequence, .. }) = refused else { panic!("{refused:?}") };
+            assert_eq!(sequence, end);
+        }
+    }
+    check(&log, 1..150, &[]);
 }

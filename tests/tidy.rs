@@ -40,7 +40,7 @@ const SRC_FLOORS: &[&[&str]] = &[
     &["protocol"],
     &["net"],
     &["address"],
-    &["agent", "fragment"],
+    &["agent", "fragment", "recorder_page"],
     &["wire"],
     &["log"],
     &["error"],

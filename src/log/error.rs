@@ -122,8 +122,23 @@ pub enum LogError {
         /// Sequence of the message offered.
         found: u64,
     },
+    /// The ring that is recorded has another message than the log of the same number.
+    #[error(
+        "message {sequence} of session {session} is another in the ring than in the log: its \
+         publisher went on from a shorter log. Record into another directory, or have it begin \
+         anew (fresh=yes)"
+    )]
+    Conflict {
+        /// The session.
+        session: Session,
+        /// Sequence of the first such message.
+        sequence: u64,
+    },
     /// A session was offered that is not newer than the log's.
-    #[error("session {offered} is older than the log's, {current}: is this another stream's log?")]
+    #[error(
+        "session {offered} is older than the log's, {current}: is this another stream's log, or \
+         was the clock set back?"
+    )]
     OldSession {
         /// What was offered.
         offered: Session,

@@ -102,6 +102,7 @@ mod format;
 mod index;
 mod keeper;
 mod options;
+mod overlap;
 mod pace;
 mod past;
 mod platter;

@@ -16,7 +16,8 @@ const BLOCK_BYTES: RangeInclusive<usize> = (4 << 10)..=(8 << 20);
 /// loses nothing that was written, whatever this says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SyncPolicy {
-    /// When the system sees fit, usually within 30 s. Nothing counts as durable.
+    /// When the system sees fit, usually within 30 s. Nothing counts as durable but by an explicit
+    /// [`LogWriter::sync`].
     #[default]
     None,
     /// At least this often while anything is written.
@@ -40,7 +41,7 @@ pub struct Retention {
 /// | option | default | range |
 /// |---|---|---|
 /// | `segment_bytes` | 256 MiB | 64 KiB … 64 GiB |
-/// | `segment_age` | none | any: a segment is finished when it is so old |
+/// | `segment_age` | none | any: one that is older is finished when the next block is written |
 /// | `block_bytes` | 256 KiB | 4 KiB … 8 MiB |
 /// | `sync` | [`SyncPolicy::None`] | |
 /// | `retention` | keep all | |
@@ -102,7 +103,8 @@ impl LogOptions {
         self
     }
 
-    /// Age at which a segment is finished, although there is room.
+    /// Age at which a segment is finished, although there is room. It is when the next block is
+    /// written: while nothing comes, the segment stays unfinished, and is kept, however old.
     #[must_use]
     pub fn segment_age(mut self, age: Duration) -> Self {
         self.segment_age = Some(age);

@@ -4,22 +4,26 @@
 //! written at once: a lone message within microseconds, a flood in blocks. Syncs are made by a
 //! thread of the log's own, so that the ring is read on while the disk works.
 
+mod options;
+
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gapless_shm::{
-    Consumer, ConsumerOptions, Counters, CountersOptions, PollError, ProducerStatus, RingError,
-    Start, session_text,
+    Consumer, Counters, CountersOptions, PollError, ProducerStatus, RingError, session_text,
 };
 
 use super::disk::{Disk, FileSystem};
 use super::error::LogError;
-use super::options::LogOptions;
+use super::overlap::{Overlap, attach};
 use super::past::Past;
 use super::writer::{LogWriter, Recovery};
-use crate::address::{PastSource, ShmAddress};
+use crate::address::ShmAddress;
 use crate::agent::Agent;
+use crate::recorder_page;
+
+pub use options::{RecorderOptions, WhenSlow};
 
 /// Messages taken from the ring in one turn, at most: otherwise as many as fill a block.
 const TURN_MESSAGES: usize = 16 << 10;
@@ -34,107 +38,20 @@ const COUNTERS: [&str; 12] = [
     "messages",
     "bytes",
     "written-sequence",
-    "first-sequence",
-    "durable-sequence",
+    recorder_page::FIRST,
+    recorder_page::DURABLE,
     "missing",
     "lapped",
     "refilled",
     "lost",
     "no-room",
-    "session",
+    recorder_page::SESSION,
     "cut-bytes",
 ];
 
-/// What happens when the disk is slower than the stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum WhenSlow {
-    /// The publisher is told to wait (`Backpressure`) before anything is overwritten that is not
-    /// in the log. On a lossy ring nobody waits: there this is as `Refill`. A recorder that comes
-    /// back to a ring that has gone on without it first gets what it lacks from elsewhere; the
-    /// publisher may have to wait for that, but no longer than `patience` once nothing comes.
-    #[default]
-    Gate,
-    /// Nobody waits: the recorder is overrun, and gets what it missed from elsewhere.
-    Refill,
-}
-
-/// How a stream is recorded.
-///
-/// | option | default |
-/// |---|---|
-/// | `log` | [`LogOptions`], with the stream's name |
-/// | `when_slow` | [`WhenSlow::Gate`] |
-/// | `refill` | nowhere: what was missed is put on record as lost |
-/// | `patience` | 5 s: how long places to refill from may have nothing |
-/// | `counters` | yes: page `NAME.recorder` beside the ring, see [`page_name`](Self::page_name) |
-#[derive(Clone, Debug)]
-pub struct RecorderOptions {
-    log: LogOptions,
-    when_slow: WhenSlow,
-    refill: Vec<PastSource>,
-    patience: Duration,
-    counters: bool,
-}
-
-impl Default for RecorderOptions {
-    fn default() -> Self {
-        Self {
-            log: LogOptions::new(),
-            when_slow: WhenSlow::Gate,
-            refill: Vec::new(),
-            patience: Duration::from_secs(5),
-            counters: true,
-        }
-    }
-}
-
-impl RecorderOptions {
-    /// The defaults of the table above.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// How the log is written.
-    #[must_use]
-    pub fn log(mut self, options: LogOptions) -> Self {
-        self.log = options;
-        self
-    }
-
-    /// What happens when the disk is slower than the stream.
-    #[must_use]
-    pub fn when_slow(mut self, when_slow: WhenSlow) -> Self {
-        self.when_slow = when_slow;
-        self
-    }
-
-    /// Where to get what was missed, in this order.
-    #[must_use]
-    pub fn refill(mut self, sources: impl Into<Vec<PastSource>>) -> Self {
-        self.refill = sources.into();
-        self
-    }
-
-    /// How long the places to refill from may have nothing, before what was missed is put on record
-    /// as lost.
-    #[must_use]
-    pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
-        self
-    }
-
-    /// Whether there is a counters page, which says what is durable.
-    #[must_use]
-    pub fn counters(mut self, counters: bool) -> Self {
-        self.counters = counters;
-        self
-    }
-
-    /// Name of the counters page of a stream's recorder.
-    pub fn page_name(stream: &str) -> String {
-        format!("{stream}.recorder")
-    }
-}
+/// Which of them is the session.
+const SESSION_AT: usize = 10;
+const _: () = assert!(matches!(COUNTERS[SESSION_AT].as_bytes(), b"session"));
 
 /// What a recorder has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -184,6 +101,8 @@ pub struct Recorder<D: Disk = FileSystem> {
     consumer: Consumer,
     writer: LogWriter<D>,
     recovery: Option<Recovery>,
+    /// What the log has, and the ring brings once more.
+    overlap: Option<Overlap<D>>,
     /// What the ring has not any more, and the log has not yet.
     missing: Range<u64>,
     past: Option<Past>,
@@ -231,7 +150,7 @@ impl<D: Disk> Recorder<D> {
     ) -> Result<Self, LogError> {
         let log = options.log.clone().name(ring.name()).enveloped(ring.envelope.is_some());
         let (writer, recovery) = log.open_on(disk, directory)?;
-        let consumer = attach(ring, options, writer.position())?;
+        let consumer = attach(ring, options.observes(), writer.position())?;
         let page = match options.counters {
             true => {
                 let page = CountersOptions::new().directory(ring.directory());
@@ -247,6 +166,7 @@ impl<D: Disk> Recorder<D> {
             consumer,
             writer,
             recovery,
+            overlap: None,
             missing: 0..0,
             past: None,
             patient_since: None,
@@ -265,14 +185,18 @@ impl<D: Disk> Recorder<D> {
         Ok(recorder)
     }
 
-    /// Sets the log to where the ring is, or sees what is missing in between.
+    /// Sets the log to where the ring is, or sees what is missing in between, or there already.
     fn begin(&mut self) -> Result<(), LogError> {
         self.consumer.hold(self.consumer.place());
-        self.lost_end = 0;
+        (self.lost_end, self.overlap) = (0, None);
         let (session, next) = (self.consumer.session(), self.consumer.next_sequence());
         match self.writer.position() {
             Some((current, expected)) if current == session && expected < next => {
                 self.miss(expected..next);
+                Ok(())
+            }
+            Some((current, expected)) if current == session && expected > next => {
+                self.overlap = Some(Overlap::open(&self.writer, session, next, expected));
                 Ok(())
             }
             _ => self.writer.begin(session, next),
@@ -330,6 +254,32 @@ impl<D: Disk> Recorder<D> {
     }
 
     /// Takes from the ring what there is.
+    fn take(&mut self) -> Result<usize, LogError> {
+        if self.overlap.is_some() { self.compare() } else { self.record() }
+    }
+
+    /// Takes what the log has already.
+    #[cold]
+    fn compare(&mut self) -> Result<usize, LogError> {
+        let Some(overlap) = &mut self.overlap else { return Ok(0) };
+        let mut failed = None;
+        let polled = self.consumer.poll_while(TURN_MESSAGES, |message| {
+            overlap.has(&message).unwrap_or_else(|error| {
+                failed = Some(error);
+                false
+            })
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if self.consumer.next_sequence() >= overlap.end() {
+            self.overlap = None;
+        }
+        self.consumer.hold(self.consumer.place());
+        polled.or_else(|error| self.interrupted(error))
+    }
+
+    /// Takes what is new.
     fn record(&mut self) -> Result<usize, LogError> {
         let (writer, counts, lost_end) = (&mut self.writer, &mut self.counts, &mut self.lost_end);
         let (mut failed, mut now) = (None, None);
@@ -354,16 +304,7 @@ impl<D: Disk> Recorder<D> {
         });
         let taken = match polled {
             Ok(taken) => taken,
-            Err(PollError::Lapped { missed, resumed_at }) => {
-                self.miss(resumed_at.saturating_sub(missed)..resumed_at);
-                return Ok(1);
-            }
-            Err(PollError::Evicted { .. }) => {
-                self.consumer = attach(&self.ring, &self.options, self.writer.position())?;
-                self.begin()?;
-                return Ok(1);
-            }
-            Err(error) => return Err(error.into()),
+            Err(error) => return self.interrupted(error),
         };
         self.counts.messages += taken as u64;
         self.gone &= taken == 0;
@@ -377,6 +318,25 @@ impl<D: Disk> Recorder<D> {
                 }
                 Ok(taken)
             }
+        }
+    }
+
+    #[cold]
+    fn interrupted(&mut self, error: PollError) -> Result<usize, LogError> {
+        match error {
+            PollError::Lapped { missed, resumed_at } => {
+                let first = resumed_at.saturating_sub(missed).max(self.next_sequence());
+                if first < resumed_at {
+                    self.miss(first..resumed_at);
+                }
+                Ok(1)
+            }
+            PollError::Evicted { .. } => {
+                let position = self.writer.position();
+                self.consumer = attach(&self.ring, self.options.observes(), position)?;
+                self.begin().map(|()| 1)
+            }
+            error => Err(error.into()),
         }
     }
 
@@ -454,13 +414,13 @@ impl<D: Disk> Recorder<D> {
             return Ok(0);
         }
         // What it published before it went is there now.
-        let taken = self.record()?;
+        let taken = self.take()?;
         self.gone = taken == 0;
         if taken > 0 || self.retry_at.is_some_and(|at| Instant::now() < at) {
             return Ok(taken);
         }
         self.retry_at = Some(Instant::now() + RETRY);
-        match attach(&self.ring, &self.options, self.writer.position()) {
+        match attach(&self.ring, self.options.observes(), self.writer.position()) {
             Ok(consumer) if consumer.producer_status() == ProducerStatus::Alive => {
                 self.consumer = consumer;
                 self.gone = false;
@@ -497,29 +457,13 @@ impl<D: Disk> Recorder<D> {
             cut.map_or(0, |cut| cut.bytes),
         ];
         if let Some(page) = &mut self.page {
+            if page.get(SESSION_AT) != self.consumer.session() {
+                page.set(SESSION_AT, 0); // nothing is said of either while the others change
+            }
             for (index, value) in values.into_iter().enumerate() {
                 page.set(index, value);
             }
         }
-    }
-}
-
-/// Attaches to the ring where the log goes on, or as near to that as the ring goes back.
-fn attach(
-    ring: &ShmAddress,
-    options: &RecorderOptions,
-    position: Option<(u64, u64)>,
-) -> Result<Consumer, LogError> {
-    let observer = options.when_slow == WhenSlow::Refill;
-    let consumer = ConsumerOptions::new().directory(ring.directory()).name("recorder");
-    let consumer = consumer.observer(observer);
-    let oldest = |consumer: ConsumerOptions| consumer.start(Start::Oldest).attach(ring.name());
-    let Some((session, next)) = position else { return Ok(oldest(consumer)?) };
-    match consumer.clone().start(Start::Sequence(next)).attach(ring.name()) {
-        Ok(attached) if attached.session() == session => Ok(attached),
-        // Another session, whose numbers mean something else.
-        Ok(_) | Err(RingError::SequenceGone { .. }) => Ok(oldest(consumer)?),
-        Err(error) => Err(error.into()),
     }
 }
 
@@ -539,7 +483,8 @@ impl<D: Disk> Agent for Recorder<D> {
     /// there is room.
     ///
     /// # Errors
-    /// [`LogError`]: what else the disk or the ring refuses.
+    /// [`LogError::Conflict`] if the ring has another message than the log of the same number;
+    /// what else the disk or the ring refuses.
     fn duty_cycle(&mut self) -> Result<usize, LogError> {
         if self.trouble.is_some() {
             if self.retry_at.is_some_and(|at| Instant::now() < at) {
@@ -550,7 +495,7 @@ impl<D: Disk> Agent for Recorder<D> {
         let look = self.idle_turns >= LOOK_TURNS;
         let done = match self.missing.is_empty() {
             true if look => self.look_for_ring(),
-            true => self.record(),
+            true => self.take(),
             false => self.refill(),
         };
         let now_ns = unix_ns();

@@ -184,8 +184,8 @@ impl<D: Disk> LogWriter<D> {
         self.stream.map_or(0, |stream| stream.written_end.saturating_sub(1))
     }
 
-    /// Sequence of the last message that survives a crash of the host; 0 if there is none, or if
-    /// the policy is [`SyncPolicy::None`].
+    /// Sequence of the last message that survives a crash of the host, 0 if there is none. With
+    /// [`SyncPolicy::None`] only an explicit [`sync`](Self::sync) moves it on.
     pub fn durable_sequence(&self) -> u64 {
         self.sync.durable_end.saturating_sub(1)
     }
@@ -211,7 +211,8 @@ impl<D: Disk> LogWriter<D> {
     ///
     /// # Errors
     /// [`LogError::OutOfTurn`] if the log has this session, and is elsewhere;
-    /// [`LogError::OldSession`] if it has a later one; what [`flush`](Self::flush) says.
+    /// [`LogError::OldSession`] if it has a later one; [`LogError::Option`] if `next_sequence` is
+    /// more than 2^62; what [`flush`](Self::flush) says.
     pub fn begin(&mut self, session: u64, next_sequence: u64) -> Result<(), LogError> {
         if next_sequence > SEQUENCE_MAX {
             let expected = "at most 2^62, as in a ring";
@@ -289,8 +290,9 @@ impl<D: Disk> LogWriter<D> {
     /// Puts on record that `count` messages from the next one on are lost.
     ///
     /// # Errors
-    /// What [`flush`](Self::flush) says; then nothing was put on record, and the call is to be
-    /// made again with what [`position`](Self::position) still lacks.
+    /// [`LogError::Option`] if `count` is more than 2^62, [`LogError::OutOfTurn`] before the first
+    /// [`begin`](Self::begin). What [`flush`](Self::flush) says; then nothing was put on record,
+    /// and the call is to be made again with what [`position`](Self::position) still lacks.
     pub fn append_lost(&mut self, count: u64, unix_ns: u64) -> Result<(), LogError> {
         let mut left = count;
         if count > SEQUENCE_MAX {

@@ -66,7 +66,8 @@ pub(crate) struct Args {
     /// Size of a segment
     #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = bytes)]
     segment: u64,
-    /// Finish a segment at this age, although there is room [default: never]
+    /// Finish a segment at this age, although there is room, when the next message comes [default:
+    /// never]
     #[arg(long, value_name = "AGE", value_parser = duration)]
     segment_age: Option<Duration>,
     /// Keep about so many bytes [default: all]
