@@ -1,8 +1,12 @@
 //! The order and execution path: deterministic state machines around one sequenced stream.
 
+mod account;
 pub mod field;
 mod id_map;
+mod instrument;
+mod limits;
 pub mod messages;
+mod risk;
 mod venue;
 
 pub use field::{
@@ -10,5 +14,8 @@ pub use field::{
     Price, Quantity, Reason, ReportKind, RouteAction, SelfMatch, Side, Symbol, TimeInForce,
 };
 pub use id_map::IdMap;
+pub use instrument::{Instrument, Instruments};
+pub use limits::Limits;
 pub use messages::{Message, MessageError};
+pub use risk::{Figures, Fill, Intent, MARKED_IN_TURN, Reserved, Risk};
 pub use venue::{Report, Venue, VenueOrder};
