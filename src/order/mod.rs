@@ -1,6 +1,8 @@
 //! The order and execution path: deterministic state machines around one sequenced stream.
 
 mod account;
+mod book;
+mod exchange;
 pub mod field;
 mod id_map;
 mod instrument;
@@ -9,6 +11,8 @@ pub mod messages;
 mod risk;
 mod venue;
 
+pub use book::{Book, BookView, LEVELS, Level};
+pub use exchange::{Exchange, SeedError};
 pub use field::{
     CancelReason, ClientOrderId, InstrumentId, Liquidity, MarketState, Money, OrderId, OrderType,
     Price, Quantity, Reason, ReportKind, RouteAction, SelfMatch, Side, Symbol, TimeInForce,
