@@ -80,6 +80,11 @@ impl Rate {
     /// At the highest limit that there is.
     pub(super) const LEVEL_MAX: u64 = u32::MAX as u64 * ORDER;
 
+    /// Goes by another limit from now on: what came before fills it up at most once.
+    pub(super) fn limit(&mut self, per_second: u32) {
+        self.level = self.level.min(u64::from(per_second) * ORDER);
+    }
+
     #[inline]
     fn admit(&mut self, now_ns: u64, per_second: u32) -> Result<(), Reason> {
         if per_second == 0 {

@@ -35,13 +35,15 @@ pub struct Instrument {
 }
 
 impl Instrument {
-    /// What one unit of quantity is worth at this price; `None` if it is more than [`Money`] holds.
+    /// What one unit of quantity is worth at this price; `None` if the price is negative, or it is
+    /// more than [`Money`] holds.
     #[inline]
     pub fn unit_value(&self, price: Price) -> Option<Money> {
         unit_value(price, self.multiplier).map(Money)
     }
 
-    /// What this quantity is worth at this price; `None` if it is more than [`Money`] holds.
+    /// What this quantity is worth at this price; `None` if the price is negative, or it is more
+    /// than [`Money`] holds.
     ///
     /// A report from outside is to be held against this before it is believed.
     #[inline]
@@ -100,6 +102,9 @@ impl Instrument {
 /// What one unit of quantity is worth.
 #[inline]
 pub(super) fn unit_value(price: Price, multiplier: u64) -> Option<i64> {
+    if price.0 < 0 {
+        return None;
+    }
     price.0.checked_mul(i64::try_from(multiplier).ok()?)
 }
 

@@ -108,6 +108,12 @@ impl Limits {
         money != 0 || self.collar_basis_points != 0
     }
 
+    /// Whether anything goes by the marks of positions.
+    #[inline]
+    pub(super) fn need_marks(&self) -> bool {
+        self.max_gross.0 | self.max_loss.0 != 0
+    }
+
     pub(super) fn save(&self, image: &mut ImageWriter<'_>) {
         image.u64(self.max_quantity.0);
         image.i64(self.max_notional.0);

@@ -16,19 +16,23 @@
 //! reserved at, so that nothing remains of an order that is through.
 //!
 //! **Marks.** A position counts at its mark. The mark follows the reference price when the client
-//! sends, replaces or gets a fill in that instrument; at each such occasion also for the next
-//! [`MARKED_IN_TURN`] of the client's instruments, in turn; for all clients when the reference is
-//! set by command; for all of a client's when its limits are set. So a client in three
-//! instruments is always marked exactly, one in a hundred after fifty of its own orders or fills,
-//! and each at a bounded cost.
+//! sends, replaces or gets a fill in that instrument; at each such occasion, if it has a gross or
+//! loss limit, also for the next [`MARKED_IN_TURN`] of its instruments, in turn; for all clients
+//! when the reference is set by command; for all of a client's when its limits are set. So a
+//! client in two instruments is always marked exactly when it is checked, one in a hundred after
+//! fifty of its own orders or fills, and each check at a bounded cost.
 //!
 //! **Closing.** An order is closing if it and all that the client has open on its side would at
 //! most bring the position to zero. It passes the position, gross and credit limits whatever they
 //! are. A replacement at the same price for no more than is open passes everything but kill switch
 //! and rate. A limit that is lowered below what is there cancels nothing.
 //!
-//! **Loss.** Once more is lost than the limit, every new order is rejected, closing or not, until
-//! the limits are set anew and the loss is within them.
+//! **Loss.** What sales brought less what purchases cost, plus positions at their marks, less fees,
+//! since the state began. Once more is lost than the limit, every new order is rejected, closing
+//! or not, until the limits are set anew and the loss is within them.
+//!
+//! **What it cannot see.** A sell far below the market counts at its low limit: with a gross limit
+//! or a largest notional belongs a collar.
 
 use zerocopy::FromZeros;
 
@@ -112,6 +116,44 @@ struct At {
 }
 
 /// The limits and figures of all clients.
+///
+/// ```
+/// use gapless::order::messages::DefineInstrument;
+/// use gapless::order::{
+///     InstrumentId, Instruments, Intent, Liquidity, MarketState, OrderType, Price, Quantity,
+///     Reason, Reserved, Risk, Side, Symbol,
+/// };
+/// use gapless::sequencer::ClientId;
+///
+/// let mut instruments = Instruments::new(10);
+/// instruments.define(&DefineInstrument {
+///     symbol: Symbol::new("ACME").expect("printable"),
+///     tick: Price(1),
+///     lot: Quantity(1),
+///     multiplier: 1,
+///     reference: Price(0),
+///     instrument: InstrumentId(1),
+///     price_exponent: -2,
+///     state: MarketState::Open,
+/// })?;
+/// let acme = instruments.get(InstrumentId(1)).expect("just defined");
+///
+/// let mut risk = Risk::new(10, instruments.capacity());
+/// let (client, side, quantity) = (ClientId(3), Side::Buy, Quantity(50));
+/// let order_type = OrderType::Limit;
+/// let order = Intent { client, side, order_type, price: Price(1_000), quantity };
+/// let at = risk.admit(0, acme, &order)?;
+/// let fill = risk.fill(
+///     0, acme, client, side, at, Price(990), Quantity(20), Liquidity::Taker, false,
+/// );
+/// assert_eq!((fill.breached, risk.position(client, acme.id)), (None, 20));
+/// risk.release(acme, client, side, Reserved { price: at, quantity: Quantity(30) }, true);
+/// assert_eq!(risk.figures(client).map(|figures| figures.gross), Some(20 * 990));
+///
+/// risk.stop(ClientId::NONE, true);
+/// assert_eq!(risk.admit(0, acme, &order), Err(Reason::KillSwitch));
+/// # Ok::<(), Reason>(())
+/// ```
 pub struct Risk {
     /// Client n at n - 1.
     accounts: Vec<Account>,
@@ -169,6 +211,7 @@ impl Risk {
         let client = usize::from(message.client.0).wrapping_sub(1);
         let account = self.accounts.get_mut(client).ok_or(Reason::Capacity)?;
         account.limits = limits;
+        account.rate.limit(limits.max_orders_per_second);
         self.mark_in_turn(client, u32::MAX);
         let account = &mut self.accounts[client];
         account.breached &= account.loses_too_much();
@@ -222,7 +265,7 @@ impl Risk {
     ///
     /// # Errors
     /// The first check that it does not pass. Then nothing is reserved, and nothing but the rate
-    /// has changed.
+    /// and the marks has changed.
     pub fn admit(
         &mut self,
         now_ns: u64,
@@ -272,7 +315,7 @@ impl Risk {
     ///
     /// # Errors
     /// The first check that it does not pass. Then the reservation stays, and nothing but the rate
-    /// has changed.
+    /// and the marks has changed.
     #[expect(clippy::too_many_arguments, reason = "what a replacement is judged by")]
     pub fn readmit(
         &mut self,
@@ -293,11 +336,10 @@ impl Risk {
         }
         let old_part = part(instrument, old);
         let unit = instrument.unit_value(new.price).ok_or(Reason::InvalidPrice)?.0;
-        let mut new_part = part(instrument, new);
+        let new_part = part(instrument, new);
         if new.price != old.price || new.quantity > old.quantity {
             check_quantity(limits, total)?;
             check_notional(limits, instrument, OrderType::Limit, new.price, total)?;
-            new_part = part(instrument, new);
             check_collar(limits, &self.references[at.instrument], now_ns, new.price)?;
             self.mark(at, instrument.multiplier);
             let account = &self.accounts[at.client];
@@ -351,6 +393,7 @@ impl Risk {
     ) -> Fill {
         let Some(at) = self.at(client, instrument.id) else { return Fill::default() };
         let reserved = Reserved { price: reserved_price, quantity };
+        self.enlist(at, instrument.multiplier);
         self.unreserve(at, side, part(instrument, reserved), last);
         let filled = part(instrument, Reserved { price, quantity });
         let account = &mut self.accounts[at.client];
@@ -441,8 +484,11 @@ impl Risk {
         if holding.slot == 0 {
             holding.multiplier = multiplier;
         }
-        self.accounts[at.client].mark(holding, self.references[at.instrument].price);
-        self.mark_in_turn(at.client, MARKED_IN_TURN);
+        let account = &mut self.accounts[at.client];
+        account.mark(holding, self.references[at.instrument].price);
+        if account.limits.need_marks() {
+            self.mark_in_turn(at.client, MARKED_IN_TURN);
+        }
     }
 
     fn mark_in_turn(&mut self, client: usize, most: u32) {

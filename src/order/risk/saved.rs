@@ -63,7 +63,8 @@ impl Risk {
             last = id;
             reference.price = Price(image.i64("a reference price")?);
             reference.at_ns = image.u64("the time of a reference price")?;
-            require(reference.price.0 >= 0, "a reference price that is not negative")?;
+            let sound = reference.price.0 >= 0 && *reference != Reference::default();
+            require(sound, "a reference price that is not negative")?;
         }
         let mut last = 0;
         for _ in 0..image.count(CLIENT_BYTES_MIN, "as many clients as are announced")? {
@@ -71,6 +72,8 @@ impl Risk {
             require(id > last, "clients in the order of their ids")?;
             last = id;
             fresh.load_client(ClientId(id), image)?;
+            let account = fresh.account(ClientId(id));
+            require(account != Some(&Account::default()), "clients that have anything")?;
         }
         *self = fresh;
         Ok(())
