@@ -1,7 +1,7 @@
 //! Time: the CPU's own counter, calibrated, and a clock that stands still until it is told.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A monotonic clock. Protocol code takes one of these and never looks at the system's.
 pub trait Clock {
@@ -159,9 +159,65 @@ impl Clock for ManualClock {
     }
 }
 
+/// Unix time from the CPU's counter, set by the system's clock 100 times a second: as cheap as
+/// [`TscClock`], and never further from the system's clock than the counter drifts in 10 ms. May
+/// run back if the system's clock is set back.
+#[derive(Clone, Debug)]
+pub struct UnixClock {
+    tsc: TscClock,
+    anchor: Cell<(u64, u64)>,
+}
+
+/// Between two looks at the system's clock.
+const ANCHOR_NS: u64 = 10_000_000;
+
+impl UnixClock {
+    /// Calibrates the counter, once per process; takes up to 200 ms the first time.
+    pub fn new() -> Self {
+        let clock = Self { tsc: TscClock::new(), anchor: Cell::new((0, 0)) };
+        clock.set();
+        clock
+    }
+
+    /// Looks at the system's clock.
+    #[cold]
+    fn set(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let unix_ns = since.as_nanos() as u64;
+        self.anchor.set((self.tsc.ticks(), unix_ns));
+        unix_ns
+    }
+}
+
+impl Default for UnixClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for UnixClock {
+    /// Unix time, ns.
+    #[inline]
+    fn now_ns(&self) -> u64 {
+        let (ticks, unix_ns) = self.anchor.get();
+        let since = self.tsc.ns_between(ticks, self.tsc.ticks());
+        if since >= ANCHOR_NS { self.set() } else { unix_ns + since }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unix_time_is_the_system_s() {
+        let clock = UnixClock::new();
+        let system = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+        let before = system();
+        let here = clock.now_ns();
+        // The counter and the system's clock may be set apart by a step of the system's.
+        assert!(here.abs_diff(before) < 1_000_000_000, "{here} {before}");
+    }
 
     #[test]
     fn the_counter_runs_forward_and_states_its_error() {

@@ -61,7 +61,7 @@ pub mod wire;
 
 pub use address::{Address, AddressError, LogAddress, ShmAddress, UdpAddress};
 pub use agent::{Agent, AgentRunner, Ended, RunnerOptions};
-pub use clock::{Calibration, Clock, ManualClock, TscClock};
+pub use clock::{Calibration, Clock, ManualClock, TscClock, UnixClock};
 pub use cpu::{PinError, available_cores, pin_current_thread};
 pub use durable::DurableError;
 pub use error::{Error, PollError};

@@ -340,6 +340,14 @@ impl Publisher {
         }
     }
 
+    /// Bytes of the longest message that one record, and one datagram, takes; its envelope not
+    /// counted.
+    pub fn max_message_bytes(&self) -> usize {
+        let datagram = self.wire.as_ref().map_or(usize::MAX, |wire| wire.max_bytes);
+        let head = self.envelope.map_or(0, |_| ENVELOPE_BYTES);
+        self.producer.max_message_bytes().min(datagram).saturating_sub(head)
+    }
+
     /// Sequence number that the next record will get.
     pub fn next_sequence(&self) -> u64 {
         self.producer.next_sequence()

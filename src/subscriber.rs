@@ -115,6 +115,20 @@ impl Subscriber {
         })
     }
 
+    /// As [`poll`](Self::poll), until `handler` says no: the message that it refuses is not
+    /// counted, and the next poll starts with it. On an enveloped stream the envelopes are left on.
+    ///
+    /// # Errors
+    /// As for [`poll`](Self::poll).
+    #[inline]
+    pub fn poll_while(
+        &mut self,
+        limit: usize,
+        handler: impl FnMut(Message<'_>) -> bool,
+    ) -> Result<usize, PollError> {
+        self.poll_records(limit, handler)
+    }
+
     /// As [`poll`](Self::poll), with each message's envelope beside it.
     ///
     /// # Errors

@@ -180,6 +180,11 @@ impl RingOptions {
         self.capacity_bytes.unwrap_or(CAPACITY_DEFAULT_BYTES)
     }
 
+    /// Whether the producer never waits, and readers may be lapped.
+    pub fn is_lossy(&self) -> bool {
+        self.mode == Some(Mode::Lossy)
+    }
+
     placement_setters!();
 
     /// Creates the ring and becomes its producer.

@@ -12,7 +12,8 @@ use super::record::{ClientId, Record};
 /// A deterministic state machine behind a sequencer.
 pub trait Application {
     /// Applies one record and answers with any number of events, which are written to the stream
-    /// right behind it. Its own events do not come back to it; nor do checkpoints.
+    /// right behind it. Its own events do not come back to it, nor do terms and checkpoints: they
+    /// tell an application nothing.
     fn apply(&mut self, record: &Record<'_>, events: &mut Events);
 
     /// Appends the whole state to `out`, so that [`load`](Self::load) makes an equal one of it. Two

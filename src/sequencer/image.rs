@@ -81,6 +81,11 @@ macro_rules! numbers {
                 if fits { Ok(count) } else { Err(LoadError { what }) }
             }
 
+            /// All that is left.
+            pub fn rest(self) -> &'a [u8] {
+                self.0
+            }
+
             /// That nothing is left.
             ///
             /// # Errors

@@ -48,12 +48,12 @@ pub enum Kind {
     /// caused it.
     Event = 2,
     /// A command that was not sequenced. Its code is a [`Refusal`], its reference the client's own
-    /// sequence number; it is used up, but after [`Refusal::Gap`], where the reference is the
-    /// number that is wanted next.
+    /// sequence number; after [`Refusal::Gap`], the number that is wanted next.
     Refused = 3,
     /// Time passes.
     Time = 4,
-    /// A client was heard of. Its reference is the last of its numbers that has been used up.
+    /// A client was heard of. Its reference is the last of its numbers that has been used up; in
+    /// place of when it was sent stands which run of the client is in force, by its hello's time.
     Connected = 5,
     /// A client is gone. Its code is a [`Leaving`].
     Disconnected = 6,
@@ -120,14 +120,28 @@ pub enum Refusal {
     /// More bytes than a record takes.
     #[error("longer than a record may be")]
     TooLong = 5,
+    /// The client's ring belongs to another user, whose id is the record's reference.
+    #[error("the client's ring belongs to another user")]
+    WrongOwner = 6,
 }
 
 impl Refusal {
+    /// Whether the client's number is used up all the same.
+    pub fn uses_up(self) -> bool {
+        matches!(self, Self::Rate | Self::TooLong)
+    }
+
     /// The refusal of a record's code; `None` if it is none.
     pub fn of(code: u8) -> Option<Self> {
-        [Self::Rate, Self::Gap, Self::Malformed, Self::WrongClient, Self::TooLong]
-            .into_iter()
-            .find(|&refusal| refusal as u8 == code)
+        const ALL: [Refusal; 6] = [
+            Refusal::Rate,
+            Refusal::Gap,
+            Refusal::Malformed,
+            Refusal::WrongClient,
+            Refusal::TooLong,
+            Refusal::WrongOwner,
+        ];
+        ALL.into_iter().find(|&refusal| refusal as u8 == code)
     }
 }
 
@@ -303,7 +317,7 @@ mod tests {
         }
         assert_eq!((Kind::of(8), Kind::of(9)), (Some(Kind::Checkpoint), None));
         assert_eq!((Role::of(2), Role::of(3)), (Some(Role::Gateway), None));
-        assert_eq!((Refusal::of(5), Refusal::of(6)), (Some(Refusal::TooLong), None));
+        assert_eq!((Refusal::of(6), Refusal::of(7)), (Some(Refusal::WrongOwner), None));
         assert_eq!((Leaving::of(4), Leaving::of(5)), (Some(Leaving::Unreadable), None));
     }
 }

@@ -1,0 +1,162 @@
+//! What ends a sequencer, or a client of one.
+
+use std::io;
+use std::path::PathBuf;
+
+use gapless_shm::PublishError;
+use thiserror::Error;
+
+use super::application::LoadError;
+use super::core::Divergence;
+use super::record::{ClientId, RecordError};
+use crate::error::{Error, PollError};
+use crate::wire::WireError;
+
+/// A sequencer could not begin, or must not go on.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SequencerError {
+    /// A stream could not be opened.
+    #[error("{stream}: {error}")]
+    Open {
+        /// The stream's address.
+        stream: String,
+        /// Why.
+        #[source]
+        error: Error,
+    },
+    /// An address that a sequencer cannot use.
+    #[error("{stream}: {reason}")]
+    Unusable {
+        /// The stream's address.
+        stream: String,
+        /// Why, and what would do.
+        reason: &'static str,
+    },
+    /// A client appears twice, or is number 0.
+    #[error("client {client} is listed twice, or 0: clients are 1 to 65535, each once")]
+    Client {
+        /// Which.
+        client: ClientId,
+    },
+    /// The stream cannot be read from where its state is known.
+    #[error(
+        "the stream begins at message {oldest}, but {wanted} is the next that is wanted: name its \
+         log in the address, or a newer snapshot"
+    )]
+    Incomplete {
+        /// The next message wanted.
+        wanted: u64,
+        /// The oldest that there is.
+        oldest: u64,
+    },
+    /// The stream could not be read.
+    #[error("the sequenced stream: {0}")]
+    Poll(#[from] PollError),
+    /// Another application, another version of it, or damage.
+    #[error("this sequencer must not lead: {0}")]
+    Diverged(#[from] Divergence),
+    /// A record could not be published.
+    #[error("record {sequence} could not be published: {error}")]
+    Publish {
+        /// The record.
+        sequence: u64,
+        /// Why.
+        error: PublishError,
+    },
+    /// The network.
+    #[error("the sequenced stream: {0}")]
+    Wire(#[from] WireError),
+    /// A snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+}
+
+/// A snapshot could not be written or read.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// The system said no.
+    #[error("cannot {what} {}: {source}", path.display())]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Its answer.
+        source: io::Error,
+    },
+    /// No snapshot, or a damaged one.
+    #[error("{} is no snapshot: {reason}; remove it, and an older one is taken", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Of another application, or of another version of it.
+    #[error("{}: {error}", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What was looked for and not found.
+        error: LoadError,
+    },
+    /// Of another session.
+    #[error(
+        "the snapshot is of session {snapshot}, the stream of session {stream}: sequence numbers \
+         of one mean nothing in the other; remove the snapshots to begin anew"
+    )]
+    Session {
+        /// The snapshot's.
+        snapshot: u64,
+        /// The stream's.
+        stream: u64,
+    },
+}
+
+/// A client's command was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// The sequencer has not said yet how far this client had come: poll until it has.
+    #[error("the sequencer has not answered yet")]
+    NotReady,
+    /// As many commands as the window holds are on their way: poll until some have come back.
+    #[error("{window} commands are on their way: that is all the window holds")]
+    WindowFull {
+        /// How many that is.
+        window: usize,
+    },
+    /// The stream has no room, or the command is too long for it.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+}
+
+impl SubmitError {
+    /// Whether it helps to poll and try again.
+    pub fn is_backpressure(&self) -> bool {
+        match self {
+            Self::NotReady | Self::WindowFull { .. } => true,
+            Self::Publish(error) => error.is_backpressure(),
+        }
+    }
+}
+
+/// A client's poll found something else than records.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The sequenced stream could not be read, or not all of it.
+    #[error("the sequenced stream: {0}")]
+    Poll(#[from] PollError),
+    /// It holds what is no record.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// Another process has begun as the same client: this one is shut out.
+    #[error("another process has begun as this client: what this one sends is passed over")]
+    Superseded,
+    /// The network, on the way to the sequencer.
+    #[error("the client's own stream: {0}")]
+    Wire(#[from] WireError),
+}

@@ -1,0 +1,538 @@
+//! A sequencer with its streams: stands by, leads, and hands over.
+
+use gapless_shm::{ProducerStatus, PublishError, RingError, Start};
+
+use super::application::Application;
+use super::client_stream::{ClientStream, Watched};
+use super::core::{Core, Outcome};
+use super::error::{SequencerError, SnapshotError};
+use super::options::SequencerOptions;
+use super::record::{ClientId, Leaving};
+use super::snapshot;
+use crate::address::{Address, ReadFrom, ShmAddress};
+use crate::agent::Agent;
+use crate::clock::{Clock, UnixClock};
+use crate::error::Error;
+use crate::publisher::Publisher;
+use crate::subscriber::Subscriber;
+
+/// Records that a follower reads in one duty cycle.
+const FOLLOW_RECORDS: usize = 256;
+/// Empty polls of a follower between two looks at whether the leader lives: each is a system call.
+const LIVENESS_POLLS: u32 = 16;
+/// Between two attempts to open a stream that is not there.
+const RETRY_NS: u64 = 1_000_000;
+/// The longest event that any stream of records must take.
+const EVENT_BYTES_MIN: usize = 256;
+
+/// Who may lead, where the kernel's lease on the stream's ring does not say it alone: the seam for
+/// a coordinator that knows of several hosts.
+///
+/// The lease always has to be had as well, so two processes of one host never both write.
+pub trait Election: Send {
+    /// Whether this sequencer may lead now. Asked before it begins to, and in each duty cycle while
+    /// it does; it ceases when the answer is no. Must not block.
+    fn may_lead(&mut self) -> bool;
+}
+
+/// The kernel's lease alone: whoever gets it leads.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KernelLease;
+
+impl Election for KernelLease {
+    fn may_lead(&mut self) -> bool {
+        true
+    }
+}
+
+/// What a sequencer is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// There is no stream yet, and it may not begin one.
+    Waiting,
+    /// Another leads; this one follows it.
+    Following,
+    /// This one leads.
+    Leading,
+}
+
+/// What has happened since a sequencer began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SequencerStats {
+    /// Commands that it made records of.
+    pub sequenced: u64,
+    /// Commands that had been sequenced before.
+    pub duplicates: u64,
+    /// Frames that it refused.
+    pub refused: u64,
+    /// Records that it followed.
+    pub followed: u64,
+    /// How often it began to lead.
+    pub terms: u64,
+    /// Duty cycles in which the stream had no room.
+    pub backpressure: u64,
+    /// Snapshots that it wrote.
+    pub snapshots: u64,
+}
+
+enum Part {
+    Waiting { retry_ns: u64 },
+    Following(Box<Subscriber>),
+    Leading(Box<Publisher>),
+}
+
+/// Makes one stream of many clients' commands, with an application behind it.
+///
+/// All sequencers of one stream are opened alike. The first to get the lease of the stream leads;
+/// the others follow, and one of them goes on when the leader dies, is stopped, or ceases. The same
+/// code begins the first, brings a crashed one back and takes over: it reads the stream to its end,
+/// gets the lease, finishes what was begun, and goes on.
+///
+/// See the [module](super) for an example.
+pub struct Sequencer<A> {
+    core: Core<A>,
+    part: Part,
+    election: Box<dyn Election>,
+    output: Address,
+    /// The ring behind the output, which followers read.
+    ring: ShmAddress,
+    clients: Vec<ClientStream>,
+    /// Client that the next turn starts with.
+    first: usize,
+    clock: UnixClock,
+    options: SequencerOptions,
+    idle_polls: u32,
+    checkpoint_at: u64,
+    snapshot_at: u64,
+    /// Of the snapshot that it began with.
+    session: Option<u64>,
+    stats: SequencerStats,
+}
+
+impl<A: Application> Sequencer<A> {
+    /// Takes up the state of the newest snapshot, if there is one. Streams are opened by the duty
+    /// cycles.
+    ///
+    /// # Errors
+    /// [`SequencerError`] if an address is unusable, a client is listed twice, or the snapshots
+    /// cannot be read.
+    pub fn open(options: SequencerOptions, application: A) -> Result<Self, SequencerError> {
+        Self::open_elected(options, application, Box::new(KernelLease))
+    }
+
+    /// As [`open`](Self::open), leading only while `election` allows it.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_elected(
+        options: SequencerOptions,
+        application: A,
+        election: Box<dyn Election>,
+    ) -> Result<Self, SequencerError> {
+        let (output, ring) = output(&options.output)?;
+        let mut core = Core::new(application, EVENT_BYTES_MIN);
+        let mut clients: Vec<ClientStream> = Vec::new();
+        for client in &options.clients {
+            let id = client.id;
+            if id == ClientId::NONE || clients.iter().any(|other| other.id() == id) {
+                return Err(SequencerError::Client { client: id });
+            }
+            core.admit(id, client.admission);
+            clients.push(ClientStream::new(client, "sequencer")?);
+        }
+        let mut session = None;
+        let found = options.snapshots.as_deref().map(snapshot::newest).transpose()?.flatten();
+        if let Some(found) = found {
+            let path = found.path;
+            core.load(&found.state).map_err(|error| SnapshotError::State { path, error })?;
+            session = Some(found.session);
+        }
+        let next = core.next_sequence();
+        Ok(Self {
+            core,
+            part: Part::Waiting { retry_ns: 0 },
+            election,
+            output,
+            ring,
+            clients,
+            first: 0,
+            clock: UnixClock::new(),
+            idle_polls: 0,
+            checkpoint_at: next.saturating_add(interval(options.checkpoint_records)),
+            snapshot_at: next.saturating_add(interval(options.snapshot_records)),
+            options,
+            session,
+            stats: SequencerStats::default(),
+        })
+    }
+
+    /// What it is doing.
+    pub fn standing(&self) -> Standing {
+        match self.part {
+            Part::Waiting { .. } => Standing::Waiting,
+            Part::Following(_) => Standing::Following,
+            Part::Leading(_) => Standing::Leading,
+        }
+    }
+
+    /// What has happened.
+    pub fn stats(&self) -> SequencerStats {
+        self.stats
+    }
+
+    /// The application, in the state behind the newest record that was followed or written.
+    pub fn application(&self) -> &A {
+        self.core.application()
+    }
+
+    /// Sequence number of the next record.
+    pub fn next_sequence(&self) -> u64 {
+        self.core.next_sequence()
+    }
+
+    /// The term that the stream is in: how many leaders it has had.
+    pub fn term(&self) -> u32 {
+        self.core.term()
+    }
+
+    /// Sequenced time, Unix ns.
+    pub fn time_ns(&self) -> u64 {
+        self.core.time_ns()
+    }
+
+    /// A hash of the application's whole state, equal where states are equal.
+    pub fn state_hash(&self) -> u64 {
+        self.core.state_hash()
+    }
+
+    /// The last number of a client's that is used up.
+    pub fn last_of(&self, client: ClientId) -> u64 {
+        self.core.ledger().last(client)
+    }
+
+    // ---- Waiting and following
+
+    fn wait(&mut self, retry_ns: u64) -> Result<usize, SequencerError> {
+        let now_ns = self.clock.now_ns();
+        if now_ns < retry_ns {
+            return Ok(0);
+        }
+        match self.subscribe()? {
+            Some(subscriber) => {
+                self.part = Part::Following(Box::new(subscriber));
+                Ok(1)
+            }
+            None => {
+                self.part = Part::Waiting { retry_ns: now_ns + RETRY_NS };
+                self.take_over(None)
+            }
+        }
+    }
+
+    /// A reader of the stream from the next record on; `None` if there is no stream.
+    fn subscribe(&self) -> Result<Option<Subscriber>, SequencerError> {
+        let next = self.core.next_sequence();
+        let mut ring = self.ring.clone();
+        // From its first message where nothing is known yet: a ring may begin further on.
+        let known = next > 1;
+        let start = if known { Start::Sequence(next) } else { Start::Oldest };
+        ring.consumer = ring.consumer.start(start).name("standby");
+        ring.past.from = Some(if known { ReadFrom::Sequence(next) } else { ReadFrom::Oldest });
+        match Subscriber::open_at(&Address::Shm(ring)) {
+            Ok(subscriber) => Ok(Some(subscriber)),
+            Err(Error::Ring(RingError::NotFound { .. })) => Ok(None),
+            Err(Error::Ring(RingError::SequenceGone { oldest, .. })) => {
+                Err(SequencerError::Incomplete { wanted: next, oldest })
+            }
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    fn failed(&self, error: Error) -> SequencerError {
+        SequencerError::Open { stream: self.options.output.clone(), error }
+    }
+
+    fn follow(&mut self) -> Result<usize, SequencerError> {
+        let Part::Following(subscriber) = &mut self.part else { return Ok(0) };
+        if let (Some(session), Some(consumer)) = (self.session, subscriber.consumer()) {
+            let stream = consumer.session();
+            if session != stream {
+                return Err(SnapshotError::Session { snapshot: session, stream }.into());
+            }
+            self.session = None;
+        }
+        let followed = read(&mut self.core, subscriber)?;
+        self.stats.followed += followed as u64;
+        self.hold();
+        if followed > 0 {
+            self.idle_polls = 0;
+            self.snapshot()?;
+            return Ok(followed);
+        }
+        self.idle_polls = self.idle_polls.wrapping_add(1);
+        if self.idle_polls.is_multiple_of(LIVENESS_POLLS) {
+            let Part::Following(subscriber) = &self.part else { return Ok(0) };
+            if subscriber.is_live() && subscriber.publisher_status() != ProducerStatus::Alive {
+                let waiting = Part::Waiting { retry_ns: 0 };
+                let Part::Following(subscriber) = std::mem::replace(&mut self.part, waiting) else {
+                    return Ok(0);
+                };
+                return self.take_over(Some(subscriber));
+            }
+        }
+        Ok(0)
+    }
+
+    /// Keeps clients from overwriting what has not been sequenced yet.
+    fn hold(&mut self) {
+        let now_ns = self.clock.now_ns();
+        for client in &mut self.clients {
+            // Whether it is gone is the leader's to say.
+            let _ = client.watch(now_ns);
+            let _ = client.hold(self.core.ledger(), now_ns);
+        }
+    }
+
+    /// Writes a snapshot if it is time for one and the state is that behind a whole record.
+    fn snapshot(&mut self) -> Result<(), SequencerError> {
+        let next = self.core.next_sequence();
+        let Some(directory) = &self.options.snapshots else { return Ok(()) };
+        if next < self.snapshot_at || !self.core.is_settled() {
+            return Ok(());
+        }
+        let Part::Following(subscriber) = &mut self.part else { return Ok(()) };
+        let Some(session) = subscriber.consumer().map(|consumer| consumer.session()) else {
+            return Ok(()); // it still reads the past
+        };
+        self.snapshot_at = next.saturating_add(interval(self.options.snapshot_records));
+        let mut state = Vec::new();
+        self.core.save(&mut state);
+        snapshot::write(directory, session, next, &state)?;
+        self.stats.snapshots += 1;
+        Ok(())
+    }
+
+    // ---- Leading
+
+    /// Gets the lease, reads what is still to be read, and leads; or goes on as before, if another
+    /// was quicker.
+    fn take_over(&mut self, subscriber: Option<Box<Subscriber>>) -> Result<usize, SequencerError> {
+        let publisher = if self.election.may_lead() { self.claim()? } else { None };
+        let Some(mut publisher) = publisher else {
+            if let Some(subscriber) = subscriber {
+                self.part = Part::Following(subscriber);
+            }
+            return Ok(0);
+        };
+        let end = publisher.next_sequence();
+        let mut subscriber = match subscriber {
+            Some(subscriber) => subscriber,
+            None => {
+                let opened = self.subscribe()?;
+                let wanted = self.core.next_sequence();
+                Box::new(opened.ok_or(SequencerError::Incomplete { wanted, oldest: end })?)
+            }
+        };
+        let session = publisher.producer().session();
+        if let Some(snapshot) = self.session.filter(|&snapshot| snapshot != session) {
+            return Err(SnapshotError::Session { snapshot, stream: session }.into());
+        }
+        while self.core.next_sequence() < end {
+            self.stats.followed += read(&mut self.core, &mut subscriber)? as u64;
+        }
+        drop(subscriber); // which would hold up its own publisher
+        self.core.set_max_bytes(publisher.max_message_bytes());
+        self.lead(publisher)
+    }
+
+    /// The stream's publisher; `None` if another has the lease.
+    fn claim(&self) -> Result<Option<Publisher>, SequencerError> {
+        match Publisher::open_at(&self.output) {
+            Ok(publisher) if publisher.max_message_bytes() < EVENT_BYTES_MIN => {
+                let stream = self.options.output.clone();
+                let reason = "its messages are too short for records: 256 bytes are needed";
+                Err(SequencerError::Unusable { stream, reason })
+            }
+            Ok(publisher) => Ok(Some(publisher)),
+            // Somebody has it, or is creating it just now.
+            Err(Error::Ring(RingError::ProducerAlive { .. } | RingError::Exists { .. })) => {
+                Ok(None)
+            }
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    fn lead(&mut self, publisher: Publisher) -> Result<usize, SequencerError> {
+        let now_ns = self.clock.now_ns();
+        self.session = None;
+        self.part = Part::Leading(Box::new(publisher));
+        self.core.lead(now_ns);
+        self.stats.terms += 1;
+        for client in &mut self.clients {
+            client.hear(now_ns);
+        }
+        let listed = |id| self.clients.iter().any(|client| client.id() == id);
+        let strangers: Vec<_> = self.core.ledger().connected().filter(|&id| !listed(id)).collect();
+        for stranger in strangers {
+            self.core.disconnect(stranger, Leaving::Unreadable, now_ns);
+        }
+        self.flush()?;
+        Ok(1)
+    }
+
+    fn turn(&mut self) -> Result<usize, SequencerError> {
+        if !self.election.may_lead() {
+            return self.cease();
+        }
+        let Part::Leading(publisher) = &mut self.part else { return Ok(0) };
+        let mut done = publisher.poll()?;
+        if !self.core.outbox().is_empty() && !self.flush()? {
+            return Ok(done);
+        }
+        let now_ns = self.clock.now_ns();
+        let count = self.clients.len();
+        for turn in 0..count {
+            let index = (self.first + turn) % count;
+            done += self.serve(index, now_ns);
+            if !self.core.outbox().is_empty() && !self.flush()? {
+                break; // nobody brings anything before the stream has room again
+            }
+        }
+        self.first = if count > 0 { (self.first + 1) % count } else { 0 };
+        self.core.tick(now_ns, self.options.tick.as_nanos() as u64);
+        if self.core.next_sequence() >= self.checkpoint_at {
+            let records = interval(self.options.checkpoint_records);
+            self.checkpoint_at = self.core.next_sequence().saturating_add(records);
+            self.core.checkpoint();
+        }
+        if !self.core.outbox().is_empty() {
+            self.flush()?;
+        }
+        Ok(done)
+    }
+
+    /// A client's turn.
+    #[inline]
+    fn serve(&mut self, index: usize, now_ns: u64) -> usize {
+        let (client, stats) = (&mut self.clients[index], &mut self.stats);
+        let taken =
+            client.take(&mut self.core, self.options.quota, now_ns, |outcome| match outcome {
+                Outcome::Sequenced => stats.sequenced += 1,
+                Outcome::Duplicate => stats.duplicates += 1,
+                Outcome::Refused(_) => stats.refused += 1,
+                Outcome::Heard => {}
+            });
+        match taken {
+            Ok(0) => match client.watch(now_ns) {
+                Watched::Well => {}
+                Watched::Left(leaving) => self.core.disconnect(client.id(), leaving, now_ns),
+                Watched::Foreign(owner) => self.core.turn_away(client.id(), owner, now_ns),
+            },
+            Ok(taken) => return taken,
+            Err(leaving) => self.core.disconnect(client.id(), leaving, now_ns),
+        }
+        0
+    }
+
+    /// Writes the outbox into the stream. False if the stream has no room for all of it.
+    #[inline]
+    fn flush(&mut self) -> Result<bool, SequencerError> {
+        let Part::Leading(publisher) = &mut self.part else { return Ok(true) };
+        let waiting = self.core.outbox().len();
+        let first = self.core.next_sequence() - waiting as u64;
+        let mut batch = publisher.batch();
+        let mut refused = None;
+        for record in self.core.outbox().iter() {
+            if let Err(error) = batch.push(record) {
+                refused = Some(error);
+                break;
+            }
+        }
+        let written = batch.commit() as usize;
+        self.core.outbox().advance(written);
+        match refused {
+            None => Ok(true),
+            // The rest of a batch that would fill the ring goes with the next one.
+            Some(PublishError::BatchTooLong { .. }) if written > 0 => Ok(false),
+            Some(error) if error.is_backpressure() => {
+                self.stats.backpressure += 1;
+                Ok(false)
+            }
+            Some(error) => Err(SequencerError::Publish { sequence: first + written as u64, error }),
+        }
+    }
+
+    /// Hands the lease back and follows.
+    #[cold]
+    fn cease(&mut self) -> Result<usize, SequencerError> {
+        if !self.core.outbox().is_empty() && !self.flush()? {
+            return Ok(0); // what is not written would be unknown to others
+        }
+        self.part = Part::Waiting { retry_ns: self.clock.now_ns() + RETRY_NS };
+        Ok(1)
+    }
+}
+
+impl<A: Application> Agent for Sequencer<A> {
+    type Error = SequencerError;
+
+    fn name(&self) -> &str {
+        "sequencer"
+    }
+
+    /// Follows, takes over, or gives each client its turn.
+    ///
+    /// # Errors
+    /// [`SequencerError`]: it must not go on. If it led, its lease is free once it is dropped.
+    #[inline]
+    fn duty_cycle(&mut self) -> Result<usize, SequencerError> {
+        match self.part {
+            Part::Leading(_) => self.turn(),
+            Part::Following(_) => self.follow(),
+            Part::Waiting { retry_ns } => self.wait(retry_ns),
+        }
+    }
+}
+
+/// Reads records into the core.
+fn read<A: Application>(
+    core: &mut Core<A>,
+    subscriber: &mut Subscriber,
+) -> Result<usize, SequencerError> {
+    let mut diverged = None;
+    let polled = subscriber.poll_while(FOLLOW_RECORDS, |message| {
+        diverged = core.follow(message.sequence, message.payload).err();
+        diverged.is_none()
+    });
+    match diverged {
+        Some(diverged) => Err(diverged.into()),
+        None => Ok(polled?),
+    }
+}
+
+/// The output's address, and that of its ring.
+fn output(text: &str) -> Result<(Address, ShmAddress), SequencerError> {
+    let unusable = |reason| SequencerError::Unusable { stream: text.to_owned(), reason };
+    let address: Address = text.parse().map_err(|error| SequencerError::Open {
+        stream: text.to_owned(),
+        error: Error::from(error),
+    })?;
+    if address.is_enveloped() {
+        return Err(unusable("records travel without envelopes"));
+    }
+    let ring = match &address {
+        Address::Shm(shm) => shm.clone(),
+        Address::Udp(udp) if udp.ring_name().is_some() => udp.ring.clone(),
+        Address::Udp(_) => return Err(unusable("name its ring, as in udp:…?ring=NAME")),
+        Address::Log(_) => return Err(unusable("a log cannot be written to: record the stream")),
+    };
+    if ring.ring.is_lossy() {
+        return Err(unusable("a lossy stream has gaps"));
+    }
+    Ok((address, ring))
+}
+
+/// Records between two of something; 0 is never.
+fn interval(records: u64) -> u64 {
+    if records == 0 { u64::MAX } else { records }
+}

@@ -1,0 +1,128 @@
+//! What a sequencer is told before it begins.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::core::Admission;
+use super::ledger::Rate;
+use super::record::{ClientId, Role};
+
+/// One client of a sequencer.
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    pub(crate) id: ClientId,
+    pub(crate) address: String,
+    pub(crate) admission: Admission,
+    pub(crate) silence: Option<Duration>,
+    pub(crate) owner: Option<u32>,
+}
+
+impl ClientOptions {
+    /// A trader whose stream is at `address`, without limits.
+    pub fn new(id: ClientId, address: impl Into<String>) -> Self {
+        let admission = Admission::default();
+        Self { id, address: address.into(), admission, silence: None, owner: None }
+    }
+
+    /// What it may do; [`Role::Trader`] by default.
+    #[must_use]
+    pub fn role(mut self, role: Role) -> Self {
+        self.admission.role = role;
+        self
+    }
+
+    /// How often it may send commands; more are refused. Without limit by default.
+    #[must_use]
+    pub fn rate(mut self, rate: Rate) -> Self {
+        self.admission.rate = Some(rate);
+        self
+    }
+
+    /// It counts as gone if nothing is heard of it for so long, be it a heartbeat. By default only
+    /// its lease counts (`shm:`), or three seconds' silence of its stream (`udp:`).
+    #[must_use]
+    pub fn silence(mut self, silence: Duration) -> Self {
+        self.silence = Some(silence);
+        self
+    }
+
+    /// The user id that has to own its ring; anybody's by default. Of `shm:` addresses only.
+    #[must_use]
+    pub fn owner(mut self, uid: u32) -> Self {
+        self.owner = Some(uid);
+        self
+    }
+}
+
+/// How a sequencer works; the same for all that stand by for one stream.
+#[derive(Clone, Debug)]
+pub struct SequencerOptions {
+    pub(crate) output: String,
+    pub(crate) clients: Vec<ClientOptions>,
+    pub(crate) tick: Duration,
+    pub(crate) quota: usize,
+    pub(crate) checkpoint_records: u64,
+    pub(crate) snapshots: Option<PathBuf>,
+    pub(crate) snapshot_records: u64,
+}
+
+impl SequencerOptions {
+    /// Writes the stream at `output`: a lossless `shm:` address, or a `udp:` one with a named
+    /// `ring` (which is what stands by on this host follows).
+    pub fn new(output: impl Into<String>) -> Self {
+        Self {
+            output: output.into(),
+            clients: Vec::new(),
+            tick: Duration::from_millis(1),
+            quota: 32,
+            checkpoint_records: 1 << 20,
+            snapshots: None,
+            snapshot_records: 1 << 22,
+        }
+    }
+
+    /// One more client.
+    #[must_use]
+    pub fn client(mut self, client: ClientOptions) -> Self {
+        self.clients.push(client);
+        self
+    }
+
+    /// After so long without a record, one is written to say what time it is; 1 ms by default.
+    #[must_use]
+    pub fn tick(mut self, tick: Duration) -> Self {
+        self.tick = tick;
+        self
+    }
+
+    /// How many frames a client may bring in its turn, at least 1; 32 by default. A flood of one
+    /// client so holds the others up by no more than that many commands a turn.
+    #[must_use]
+    pub fn quota(mut self, frames: usize) -> Self {
+        self.quota = frames.max(1);
+        self
+    }
+
+    /// A hash of the whole state is written each so many records, for followers to compare;
+    /// 1,048,576 by default, 0 for never. It takes as long as saving the state does.
+    #[must_use]
+    pub fn checkpoint_records(mut self, records: u64) -> Self {
+        self.checkpoint_records = records;
+        self
+    }
+
+    /// The directory of snapshots: the newest is begun with, and one is written each so many
+    /// records ([`snapshot_records`](Self::snapshot_records)) while following. None by default.
+    #[must_use]
+    pub fn snapshots(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.snapshots = Some(directory.into());
+        self
+    }
+
+    /// Records between two snapshots; 4,194,304 by default, 0 to write none.
+    #[must_use]
+    pub fn snapshot_records(mut self, records: u64) -> Self {
+        self.snapshot_records = records;
+        self
+    }
+}

@@ -1,0 +1,532 @@
+//! Sequencers and their clients, over rings, in real processes that are killed.
+//!
+//! `GAPLESS_KILLS=N cargo test --test sequencer` says how often a leader is killed (12).
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use gapless::sequencer::{
+    Application, Client, ClientId, ClientOptions, Election, Events, ImageReader, ImageWriter, Kind,
+    Leaving, LoadError, Rate, Record, Refusal, Role, Sequencer, SequencerError, SequencerOptions,
+    Standing, SubmitError,
+};
+use gapless::{Agent, Subscriber};
+
+/// A sum that depends on the order of all commands; each is answered with it.
+#[derive(Default)]
+struct Chain {
+    sum: u64,
+    commands: u64,
+}
+
+impl Application for Chain {
+    fn apply(&mut self, record: &Record<'_>, events: &mut Events) {
+        if record.kind != Kind::Command {
+            return;
+        }
+        self.commands += 1;
+        for &byte in record.payload {
+            self.sum = (self.sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+        }
+        for _ in 0..self.sum % 3 + 1 {
+            events.push(record.client, &self.sum.to_le_bytes());
+        }
+    }
+
+    fn save(&self, out: &mut Vec<u8>) {
+        let mut image = ImageWriter::new(out);
+        image.u64(self.sum);
+        image.u64(self.commands);
+    }
+
+    fn load(&mut self, saved: &[u8]) -> Result<(), LoadError> {
+        let mut image = ImageReader::new(saved);
+        *self = Self { sum: image.u64("the sum")?, commands: image.u64("the count")? };
+        image.finish("nothing more")
+    }
+}
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn at(dir: &Path, name: &str) -> String {
+    let capacity = if name == "sequenced" { "4M" } else { "256K" };
+    format!("shm:{name}?capacity={capacity}&dir={}", dir.display())
+}
+
+fn options(dir: &Path, clients: u16) -> SequencerOptions {
+    (1..=clients).fold(SequencerOptions::new(at(dir, "sequenced")), |options, id| {
+        options.client(ClientOptions::new(ClientId(id), at(dir, &format!("client-{id}"))))
+    })
+}
+
+fn open(options: SequencerOptions) -> Sequencer<Chain> {
+    Sequencer::open(options, Chain::default()).unwrap()
+}
+
+/// Opens a client while a sequencer in the same thread goes on.
+fn join(dir: &Path, id: u16, sequencer: &mut Sequencer<Chain>) -> Client {
+    sequencer.duty_cycle().unwrap();
+    let (commands, sequenced) = (at(dir, &format!("client-{id}")), at(dir, "sequenced"));
+    let mut client = Client::open(ClientId(id), &commands, &sequenced).unwrap();
+    until(|| {
+        sequencer.duty_cycle().unwrap();
+        client.poll(100, |_| ()).unwrap();
+        client.is_ready()
+    });
+    client
+}
+
+fn until(mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < LIMIT, "this takes too long");
+    }
+}
+
+/// All records that a sequencer and a client come to in some duty cycles without end.
+fn settle(sequencer: &mut Sequencer<Chain>, client: &mut Client) -> Vec<(Kind, u8, u64)> {
+    let mut seen = Vec::new();
+    let mut idle = 0;
+    until(|| {
+        sequencer.duty_cycle().unwrap();
+        let polled = client
+            .poll(1000, |record| {
+                if record.client == ClientId(1) {
+                    seen.push((record.kind, record.code, record.reference));
+                }
+            })
+            .unwrap();
+        idle = if polled == 0 && client.unconfirmed() == 0 { idle + 1 } else { 0 };
+        idle > 100
+    });
+    seen
+}
+
+#[test]
+fn every_command_comes_back_once_with_its_events() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sequencer = open(options(dir.path(), 2));
+    let mut client = join(dir.path(), 1, &mut sequencer);
+    let mut other = join(dir.path(), 2, &mut sequencer);
+    for number in 1..=500 {
+        assert_eq!(client.submit(b"buy").unwrap(), number);
+        other.submit(b"sell").unwrap();
+    }
+    let seen = settle(&mut sequencer, &mut client);
+    let commands: Vec<_> = seen.iter().filter(|(kind, ..)| *kind == Kind::Command).collect();
+    assert_eq!(commands.len(), 500);
+    assert!(commands.iter().zip(1..).all(|((.., reference), number)| *reference == number));
+    assert!(seen.iter().filter(|(kind, ..)| *kind == Kind::Event).count() >= 500);
+    assert_eq!(sequencer.application().commands, 1000);
+    assert_eq!(sequencer.stats().duplicates, 0);
+}
+
+#[test]
+fn a_client_that_is_not_known_yet_must_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sequencer = open(options(dir.path(), 1));
+    sequencer.duty_cycle().unwrap();
+    let commands = at(dir.path(), "client-1");
+    let mut client = Client::open(ClientId(1), &commands, &at(dir.path(), "sequenced")).unwrap();
+    let error = client.submit(b"early").unwrap_err();
+    assert!(error == SubmitError::NotReady && error.is_backpressure());
+}
+
+#[test]
+fn of_a_thousand_rapid_commands_those_within_the_rate_are_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let rate = Rate { per_second: 1, burst: 100 };
+    let client = ClientOptions::new(ClientId(1), at(dir.path(), "client-1")).rate(rate);
+    let mut sequencer = open(SequencerOptions::new(at(dir.path(), "sequenced")).client(client));
+    let mut client = join(dir.path(), 1, &mut sequencer);
+    for _ in 0..1000 {
+        client.submit(b"AAPL").unwrap();
+    }
+    let seen = settle(&mut sequencer, &mut client);
+    let taken = seen.iter().filter(|(kind, ..)| *kind == Kind::Command).count();
+    let refused = |&&(kind, code, _): &&(Kind, u8, u64)| {
+        kind == Kind::Refused && Refusal::of(code) == Some(Refusal::Rate)
+    };
+    let refused = seen.iter().filter(refused).count();
+    // A command a second comes free, if this takes seconds.
+    assert!((100..160).contains(&taken), "{taken}");
+    assert_eq!(taken + refused, 1000);
+    let stats = sequencer.stats();
+    assert_eq!((stats.sequenced, stats.refused), (taken as u64, refused as u64));
+}
+
+#[test]
+fn a_flood_holds_others_up_by_no_more_than_a_quota() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sequencer = open(options(dir.path(), 2).quota(8));
+    let mut flooder = join(dir.path(), 1, &mut sequencer);
+    let mut other = join(dir.path(), 2, &mut sequencer);
+    for _ in 0..1000 {
+        flooder.submit(&[0; 64]).unwrap();
+    }
+    for _ in 0..3 {
+        let number = other.submit(b"one").unwrap();
+        sequencer.duty_cycle().unwrap();
+        assert_eq!(sequencer.last_of(ClientId(2)), number);
+    }
+    assert_eq!(sequencer.last_of(ClientId(1)), 24);
+}
+
+#[test]
+fn malformed_frames_are_refused_and_written_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sequencer = open(options(dir.path(), 2));
+    let mut watcher = join(dir.path(), 2, &mut sequencer);
+    let mut hostile = gapless::Publisher::open(&at(dir.path(), "client-1")).unwrap();
+    // What a client of another number might send by this one's stream, and nonsense.
+    let mut foreign = [0; 40];
+    (foreign[0], foreign[1], foreign[2]) = (1, 1, 2);
+    for message in [&b"nonsense"[..], &foreign, &[], &[0xFF; 300]] {
+        hostile.try_publish(message).unwrap();
+    }
+    let mut seen = Vec::new();
+    until(|| {
+        seen.extend(settle(&mut sequencer, &mut watcher));
+        seen.len() >= 4
+    });
+    let codes: Vec<_> = seen.iter().map(|&(kind, code, _)| (kind, Refusal::of(code))).collect();
+    let refused = |refusal| (Kind::Refused, Some(refusal));
+    let (malformed, wrong) = (refused(Refusal::Malformed), refused(Refusal::WrongClient));
+    assert_eq!(codes, [malformed, wrong, malformed, malformed]);
+}
+
+#[test]
+fn a_ring_of_another_user_is_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let owner = own_uid() + 1;
+    let client = ClientOptions::new(ClientId(1), at(dir.path(), "client-1")).owner(owner);
+    let watcher = ClientOptions::new(ClientId(2), at(dir.path(), "client-2"));
+    let output = SequencerOptions::new(at(dir.path(), "sequenced"));
+    let mut sequencer = open(output.client(client).client(watcher));
+    let mut watcher = join(dir.path(), 2, &mut sequencer);
+    let mut foreign = gapless::Publisher::open(&at(dir.path(), "client-1")).unwrap();
+    foreign.try_publish(&[1; 64]).unwrap();
+    let mut seen = Vec::new();
+    until(|| {
+        seen.extend(settle(&mut sequencer, &mut watcher));
+        !seen.is_empty()
+    });
+    let wrong = (Kind::Refused, Refusal::WrongOwner as u8, u64::from(owner - 1));
+    assert_eq!(seen, [wrong]);
+}
+
+/// The user id of this process: what its files belong to.
+fn own_uid() -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().metadata().unwrap().uid()
+}
+
+#[test]
+fn a_client_that_closes_or_falls_silent_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let silent = ClientOptions::new(ClientId(1), at(dir.path(), "client-1"))
+        .silence(Duration::from_millis(50));
+    let watcher = ClientOptions::new(ClientId(2), at(dir.path(), "client-2"));
+    let output = SequencerOptions::new(at(dir.path(), "sequenced"));
+    let mut sequencer = open(output.client(silent).client(watcher));
+    let mut client = join(dir.path(), 1, &mut sequencer);
+    let mut watcher = join(dir.path(), 2, &mut sequencer);
+    let mut gone = Vec::new();
+    let mut watch = |sequencer: &mut Sequencer<Chain>, gone: &mut Vec<_>| {
+        sequencer.duty_cycle().unwrap();
+        let told = |record: &Record<'_>| match record.kind {
+            Kind::Connected | Kind::Disconnected if record.client == ClientId(1) => {
+                gone.push((record.kind, Leaving::of(record.code)));
+            }
+            _ => {}
+        };
+        watcher.poll(100, told).unwrap();
+    };
+    // It does not poll, so sends no heartbeats.
+    until(|| {
+        watch(&mut sequencer, &mut gone);
+        gone.last() == Some(&(Kind::Disconnected, Some(Leaving::Silent)))
+    });
+    client.submit(b"back").unwrap();
+    until(|| {
+        watch(&mut sequencer, &mut gone);
+        gone.last() == Some(&(Kind::Connected, None))
+    });
+    client.close().unwrap();
+    until(|| {
+        watch(&mut sequencer, &mut gone);
+        gone.last() == Some(&(Kind::Disconnected, Some(Leaving::Closed)))
+    });
+    assert_eq!(gone.len(), 3, "{gone:?}");
+}
+
+#[test]
+fn a_client_that_is_started_again_goes_on_with_its_next_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sequencer = open(options(dir.path(), 1));
+    for begun in [0, 7, 14] {
+        let mut client = join(dir.path(), 1, &mut sequencer);
+        assert_eq!(client.last_submitted(), begun);
+        for _ in 0..7 {
+            client.submit(b"order").unwrap();
+        }
+        settle(&mut sequencer, &mut client);
+    }
+    assert_eq!(sequencer.application().commands, 21);
+}
+
+/// Leads while it is told to.
+struct Told(std::sync::Arc<std::sync::atomic::AtomicBool>);
+
+impl Election for Told {
+    fn may_lead(&mut self) -> bool {
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn an_election_decides_who_leads_and_for_how_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = [true, false].map(|may| std::sync::Arc::new(may.into()));
+    let mut nodes = told.clone().map(|told| {
+        let election = Box::new(Told(told));
+        Sequencer::open_elected(options(dir.path(), 1), Chain::default(), election).unwrap()
+    });
+    let mut client = join(dir.path(), 1, &mut nodes[0]);
+    for leader in [1, 0, 1] {
+        for (node, told) in told.iter().enumerate() {
+            told.store(node == leader, std::sync::atomic::Ordering::Relaxed);
+        }
+        until(|| {
+            for node in &mut nodes {
+                node.duty_cycle().unwrap();
+            }
+            nodes[leader].standing() == Standing::Leading
+        });
+        assert_ne!(nodes[1 - leader].standing(), Standing::Leading);
+        client.submit(b"order").unwrap();
+        until(|| {
+            for node in &mut nodes {
+                node.duty_cycle().unwrap();
+            }
+            client.poll(100, |_| ()).unwrap();
+            client.unconfirmed() == 0 && nodes[0].next_sequence() == nodes[1].next_sequence()
+        });
+    }
+    assert_eq!(nodes[0].state_hash(), nodes[1].state_hash());
+    assert_eq!(nodes[0].term(), 4);
+}
+
+#[test]
+fn a_snapshot_and_the_rest_are_as_good_as_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = dir.path().join("snapshots");
+    let mut leader = open(options(dir.path(), 1));
+    let mut client = join(dir.path(), 1, &mut leader);
+    let standby = options(dir.path(), 1).snapshots(&snapshots).snapshot_records(1000);
+    let mut standby = open(standby);
+    // Several rings full: the stream's beginning is gone.
+    for _ in 0..60_000 {
+        while let Err(error) = client.submit(&[7; 64]) {
+            assert!(error.is_backpressure(), "{error}");
+            leader.duty_cycle().unwrap();
+            standby.duty_cycle().unwrap();
+            client.poll(1000, |_| ()).unwrap();
+        }
+    }
+    until(|| {
+        leader.duty_cycle().unwrap();
+        standby.duty_cycle().unwrap();
+        client.poll(1000, |_| ()).unwrap();
+        client.unconfirmed() == 0
+    });
+    let wanted = leader.next_sequence();
+    until(|| {
+        standby.duty_cycle().unwrap();
+        standby.next_sequence() >= wanted
+    });
+    assert!(standby.stats().snapshots > 50 && standby.term() == 1);
+    drop(leader);
+
+    let mut late = open(options(dir.path(), 1));
+    let begun = Instant::now();
+    let incomplete = loop {
+        assert!(begun.elapsed() < LIMIT);
+        if let Err(error) = late.duty_cycle() {
+            break error;
+        }
+    };
+    assert!(matches!(incomplete, SequencerError::Diverged(_)), "{incomplete}");
+
+    let mut restarted = open(options(dir.path(), 1).snapshots(&snapshots).snapshot_records(0));
+    assert!(restarted.next_sequence() > wanted - 20_000);
+    until(|| {
+        restarted.duty_cycle().unwrap();
+        restarted.standing() == Standing::Leading
+    });
+    assert!(restarted.stats().followed < 20_000);
+    assert_eq!(restarted.application().commands, 60_000);
+    until(|| {
+        standby.duty_cycle().unwrap();
+        standby.next_sequence() == restarted.next_sequence()
+    });
+    assert_eq!(restarted.state_hash(), standby.state_hash());
+}
+
+#[test]
+fn what_cannot_be_used_is_named() {
+    let refused = |options| Sequencer::open(options, Chain::default()).err().unwrap().to_string();
+    let output = |address: &str| SequencerOptions::new(address);
+    assert!(refused(output("shm:s?mode=lossy")).contains("a lossy stream has gaps"));
+    assert!(refused(output("shm:s?envelope=yes")).contains("without envelopes"));
+    assert!(refused(output("udp:127.0.0.1:9000")).contains("name its ring"));
+    assert!(refused(output("log:/tmp/x")).contains("cannot be written to"));
+    let client = |id, address| output("shm:s").client(ClientOptions::new(ClientId(id), address));
+    assert!(refused(client(0, "shm:c")).contains("client 0"));
+    let twice = client(3, "shm:c").client(ClientOptions::new(ClientId(3), "shm:d"));
+    assert!(refused(twice).contains("client 3 is listed twice"));
+    assert!(refused(client(3, "log:/tmp/x")).contains("shm: or udp:"));
+    assert!(refused(client(3, "shm:c?envelope=yes")).contains("without envelopes"));
+}
+
+// ---- Processes
+
+const DIRECTORY: &str = "GAPLESS_SEQUENCER_DIRECTORY";
+
+/// Not a test of its own: a sequencer that runs until it is killed, and says what it does.
+#[test]
+fn node() {
+    let Some(dir) = std::env::var_os(DIRECTORY) else { return };
+    let mut sequencer = open(options(Path::new(&dir), 3));
+    let mut standing = Standing::Waiting;
+    loop {
+        if sequencer.duty_cycle().unwrap() == 0 {
+            std::thread::yield_now();
+        }
+        if sequencer.standing() != standing {
+            standing = sequencer.standing();
+            println!("\nis {standing:?}");
+        }
+    }
+}
+
+struct Node {
+    process: Child,
+    says: BufReader<std::process::ChildStdout>,
+}
+
+impl Node {
+    fn start(dir: &Path) -> Self {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "node", "--nocapture"])
+            .env(DIRECTORY, dir)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let says = BufReader::new(process.stdout.take().unwrap());
+        Self { process, says }
+    }
+
+    /// Waits until it says that it does this.
+    fn wait(&mut self, standing: Standing) {
+        let wanted = format!("is {standing:?}");
+        let mut line = String::new();
+        while line.trim() != wanted {
+            line.clear();
+            assert_ne!(self.says.read_line(&mut line).unwrap(), 0, "it ended");
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn a_leader_that_is_killed_loses_nothing_and_does_nothing_twice() {
+    let kills = std::env::var("GAPLESS_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(12);
+    let dir = tempfile::tempdir().unwrap();
+    let mut leader = Node::start(dir.path());
+    leader.wait(Standing::Leading);
+    let sequenced = at(dir.path(), "sequenced");
+    let mut clients: Vec<_> = [1, 2]
+        .map(|id| {
+            let commands = at(dir.path(), &format!("client-{id}"));
+            Client::open(ClientId(id), &commands, &sequenced).unwrap()
+        })
+        .into();
+    let mut replica = open(options(dir.path(), 0));
+    let mut journal = Subscriber::open(&sequenced).unwrap();
+    let mut numbers: [Vec<u64>; 2] = Default::default();
+    let mut terms = 0;
+    let mut go_on = |clients: &mut Vec<Client>, submit: bool| {
+        for client in clients.iter_mut() {
+            if submit && client.is_ready() {
+                let command = (client.last_submitted() + 1).to_le_bytes();
+                assert!(client.submit(&command).is_ok_and(|_| true) || client.unconfirmed() > 0);
+            }
+            client.poll(1000, |_| ()).unwrap();
+        }
+        journal
+            .poll(1000, |message| {
+                let record = Record::read(message.sequence, message.payload).unwrap();
+                match record.kind {
+                    Kind::Command => {
+                        let number = u64::from_le_bytes(record.payload.try_into().unwrap());
+                        assert_eq!(number, record.reference);
+                        numbers[usize::from(record.client.0) - 1].push(number);
+                    }
+                    Kind::Term => terms = record.term,
+                    _ => {}
+                }
+            })
+            .unwrap();
+        std::thread::yield_now();
+        (numbers.each_ref().map(|numbers| numbers.len() as u64), terms)
+    };
+    for kill in 1..=kills {
+        let mut standby = Node::start(dir.path());
+        standby.wait(Standing::Following);
+        let (before, _) = go_on(&mut clients, true);
+        until(|| {
+            let (now, _) = go_on(&mut clients, true);
+            now.iter().zip(before).all(|(now, before)| now > &(before + 50 * (kill % 3)))
+        });
+        leader.process.kill().unwrap();
+        leader.process.wait().unwrap();
+        leader = standby;
+        until(|| go_on(&mut clients, true).1 == kill as u32 + 1);
+    }
+    until(|| {
+        let (seen, _) = go_on(&mut clients, false);
+        clients
+            .iter()
+            .zip(seen)
+            .all(|(client, seen)| client.unconfirmed() == 0 && client.last_submitted() == seen)
+    });
+    for numbers in &numbers {
+        assert!(numbers.iter().zip(1..).all(|(&number, wanted)| number == wanted));
+    }
+    // The stream is what this replica makes of it, event by event.
+    until(|| {
+        replica.duty_cycle().unwrap();
+        replica.term() == kills as u32 + 1 && replica.application().commands > 0
+    });
+}
+
+#[test]
+fn roles_stand_in_the_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let operator = ClientOptions::new(ClientId(1), at(dir.path(), "client-1")).role(Role::Operator);
+    let mut sequencer = open(SequencerOptions::new(at(dir.path(), "sequenced")).client(operator));
+    let mut client = join(dir.path(), 1, &mut sequencer);
+    client.submit(b"halt").unwrap();
+    let seen = settle(&mut sequencer, &mut client);
+    assert_eq!(seen[0], (Kind::Command, Role::Operator as u8, 1));
+}
