@@ -29,7 +29,9 @@
 //!
 //! **Loss.** What sales brought less what purchases cost, plus positions at their marks, less fees,
 //! since the state began. Once more is lost than the limit, every new order is rejected, closing
-//! or not, until the limits are set anew and the loss is within them.
+//! or not, until the limits are set anew and the loss is within them; letting the client go from
+//! the kill switch is not enough. A client that others' trades lose money learns it with its own
+//! next order or fill, or when somebody asks ([`Risk::check_loss`]).
 //!
 //! **What it cannot see.** A sell far below the market counts at its low limit: with a gross limit
 //! or a largest notional belongs a collar.
@@ -169,7 +171,8 @@ pub struct Risk {
 
 impl Risk {
     /// Room for the client ids 1 to `clients` and instrument ids 1 to `instruments`: 68 bytes for
-    /// each pair of them, which cost memory only once they are used.
+    /// each pair of them, which cost memory only once they are used. Who is first to use a page of
+    /// them waits for the kernel to bring it.
     ///
     /// # Panics
     /// If there is no such address space.
