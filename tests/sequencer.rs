@@ -392,6 +392,65 @@ fn what_cannot_be_used_is_named() {
     assert!(refused(client(3, "shm:c?envelope=yes")).contains("without envelopes"));
 }
 
+#[test]
+fn a_remote_client_is_as_good_as_a_local_one_also_after_a_take_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let there = dir.path().display();
+    let [out, commands] = [free_port(), free_port()].map(|port| format!("udp:127.0.0.1:{port}"));
+    let output = format!("{out}?ring=sequenced&capacity=1M&dir={there}");
+    let options = SequencerOptions::new(&output)
+        .client(ClientOptions::new(ClientId(1), format!("{commands}?dir={there}")))
+        .client(ClientOptions::new(ClientId(2), at(dir.path(), "client-2")));
+    let mut nodes = vec![open(options.clone()), open(options)];
+    nodes[0].duty_cycle().unwrap();
+    assert_eq!(nodes[0].standing(), Standing::Leading);
+    let ring = at(dir.path(), "sequenced");
+    let mut remote = Client::open(ClientId(1), &commands, &out).unwrap();
+    let mut local = Client::open(ClientId(2), &at(dir.path(), "client-2"), &ring).unwrap();
+    let mut seen = Vec::new();
+    for round in 0..2 {
+        until(|| {
+            for node in &mut nodes {
+                node.duty_cycle().unwrap();
+            }
+            for client in [&mut remote, &mut local] {
+                if client.last_submitted() < 300 * (round + 1) && client.is_ready() {
+                    let _ = client.submit(b"order");
+                }
+            }
+            local.poll(1000, |_| ()).unwrap();
+            remote
+                .poll(1000, |record| {
+                    if record.kind == Kind::Command {
+                        seen.push((record.client, record.reference));
+                    }
+                })
+                .unwrap();
+            [&remote, &local].iter().all(|client| {
+                client.last_submitted() == 300 * (round + 1) && client.unconfirmed() == 0
+            })
+        });
+        if round == 0 {
+            // With some on their way.
+            for _ in 0..20 {
+                remote.submit(b"order").unwrap();
+                local.submit(b"order").unwrap();
+            }
+            nodes.remove(0);
+        }
+    }
+    assert_eq!((nodes[0].term(), nodes[0].application().commands), (2, 1200));
+    for client in [1, 2].map(ClientId) {
+        let numbers: Vec<_> = seen.iter().filter(|(of, _)| *of == client).collect();
+        assert_eq!(numbers.len(), 600);
+        assert!(numbers.iter().zip(1..).all(|((_, number), wanted)| *number == wanted));
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 // ---- Processes
 
 const DIRECTORY: &str = "GAPLESS_SEQUENCER_DIRECTORY";
