@@ -80,6 +80,7 @@ mod node;
 mod options;
 mod outbox;
 mod record;
+mod replica;
 #[cfg(test)]
 pub(crate) mod simulation;
 mod snapshot;
@@ -96,3 +97,4 @@ pub use ledger::Rate;
 pub use node::{Election, KernelLease, Sequencer, SequencerStats, Standing};
 pub use options::{ClientOptions, SequencerOptions};
 pub use record::{ClientId, Kind, Leaving, Record, RecordError, Refusal, Role, STAMP_BYTES};
+pub use replica::Replica;

@@ -1,6 +1,6 @@
 //! A sequencer with its streams: stands by, leads, and hands over.
 
-use gapless_shm::{ProducerStatus, PublishError, RingError, Start};
+use gapless_shm::{ProducerStatus, PublishError, RingError};
 
 use super::application::Application;
 use super::client_stream::{ClientStream, Watched};
@@ -8,8 +8,9 @@ use super::core::{Core, Outcome};
 use super::error::{SequencerError, SnapshotError};
 use super::options::SequencerOptions;
 use super::record::{ClientId, Leaving};
+use super::replica::begin_at;
 use super::snapshot;
-use crate::address::{Address, ReadFrom, ShmAddress};
+use crate::address::{Address, ShmAddress};
 use crate::agent::Agent;
 use crate::clock::{Clock, UnixClock};
 use crate::error::Error;
@@ -233,12 +234,10 @@ impl<A: Application> Sequencer<A> {
     fn subscribe(&self) -> Result<Option<Subscriber>, SequencerError> {
         let next = self.core.next_sequence();
         let mut ring = self.ring.clone();
-        // From its first message where nothing is known yet: a ring may begin further on.
-        let known = next > 1;
-        let start = if known { Start::Sequence(next) } else { Start::Oldest };
-        ring.consumer = ring.consumer.start(start).name("standby");
-        ring.past.from = Some(if known { ReadFrom::Sequence(next) } else { ReadFrom::Oldest });
-        match Subscriber::open_at(&Address::Shm(ring)) {
+        ring.consumer = ring.consumer.name("standby");
+        let mut address = Address::Shm(ring);
+        begin_at(&mut address, next, None);
+        match Subscriber::open_at(&address) {
             Ok(subscriber) => Ok(Some(subscriber)),
             Err(Error::Ring(RingError::NotFound { .. })) => Ok(None),
             Err(Error::Ring(RingError::SequenceGone { oldest, .. })) => {
