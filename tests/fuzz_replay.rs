@@ -1,5 +1,5 @@
-//! The fuzz targets of the wire and the log on a stable toolchain: the corpus, and inputs from a
-//! seed.
+//! The fuzz targets of the wire, the log and the book on a stable toolchain: the corpus, and inputs
+//! from a seed.
 
 use std::path::Path;
 
@@ -42,6 +42,11 @@ fn the_log_corpus() {
 }
 
 #[test]
+fn the_book_corpus() {
+    replay("book", entry::book);
+}
+
+#[test]
 fn damage_at_random() {
     let mut random = Random::new(2);
     for _ in 0..150 {
@@ -61,5 +66,15 @@ fn machines_at_random() {
         entry::packets(&input);
         entry::bulk(&input);
         entry::machines(&input);
+    }
+}
+
+#[test]
+fn books_at_random() {
+    let mut random = Random::new(3);
+    for _ in 0..3_000 {
+        let len = random.below(2_000);
+        let input: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
+        entry::book(&input);
     }
 }

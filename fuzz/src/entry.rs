@@ -13,8 +13,10 @@ use gapless::protocol::{
 };
 use gapless::shm::{Heap, Producer, RingOptions, Start};
 
+mod book;
 mod damage;
 
+pub use book::book;
 pub use damage::log;
 
 const SESSION: Session = Session(*b"FUZZ000001");
