@@ -247,7 +247,7 @@ fn sequences(len: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Ask>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
     fn a_book_does_what_a_naive_one_does(

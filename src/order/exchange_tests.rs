@@ -319,6 +319,40 @@ fn a_replacement_under_way_does_not_trade_more_than_was_asked_for() {
 }
 
 #[test]
+fn what_a_replacement_trades_counts_for_the_next_one() {
+    let mut exchange = Exchange::new(1, 8);
+    exchange.submit(0, &order(1, 1, Side::Buy, 10, 10), &mut Vec::new());
+    exchange.submit(0, &order(2, 1, Side::Sell, 11, 3), &mut Vec::new());
+    exchange.set(true, 100);
+    exchange.replace(0, OrderId(1), Price(11), Quantity(10), &mut Vec::new());
+    exchange.replace(0, OrderId(1), Price(9), Quantity(8), &mut Vec::new());
+    let all = reports(|out| exchange.advance(100, out));
+    let replaced = |price, leaves| Report::Replaced {
+        order_id: OrderId(1),
+        price: Price(price),
+        leaves: Quantity(leaves),
+    };
+    assert_eq!((all.len(), all[0], all[3]), (4, replaced(11, 10), replaced(9, 5)), "{all:?}");
+}
+
+#[test]
+fn requests_that_are_not_in_the_order_of_their_time_are_refused() {
+    let mut exchange = Exchange::new(INSTRUMENTS, ORDERS);
+    exchange.set(true, 10);
+    for now_ns in [0, 1] {
+        exchange.cancel(now_ns, OrderId(1), CancelReason::Requested, &mut Vec::new());
+    }
+    let mut image = saved(&exchange);
+    assert_eq!(saved(&loaded(&image).expect("a sound image")), image);
+    // Behind capacity, last trade, instruments, connected, latency and count stands the first time.
+    let due = &mut image[4 + 8 + 4 + 1 + 8 + 4..][..8];
+    assert_eq!(due, 10_u64.to_le_bytes());
+    due.copy_from_slice(&12_u64.to_le_bytes());
+    let what = "requests by the time when they are due";
+    assert_eq!(loaded(&image).unwrap_err(), LoadError { what });
+}
+
+#[test]
 fn the_last_room_on_the_line_is_for_cancels() {
     let mut exchange = Exchange::new(1, 2);
     exchange.set(true, 10);
