@@ -374,6 +374,8 @@ codes! {
         VenueRejected = 31,
         /// A limit that makes no sense.
         InvalidLimit = 32,
+        /// The venue has not answered an earlier cancel or replacement of the order.
+        Pending = 33,
     }
 
     /// Why an order, or the rest of one, is out of the market.

@@ -349,13 +349,22 @@ impl Risk {
             let holding = &self.holdings[at.holding];
             account.may_hold(holding, side, unit, old_part, new_part)?;
         }
-        let account = &mut self.accounts[at.client];
-        let holding = &mut self.holdings[at.holding];
-        account.reserved[index(side)] +=
-            i128::from(new_part.notional) - i128::from(old_part.notional);
-        let open = &mut holding.open[index(side)];
-        *open = open.saturating_sub(old_part.quantity).saturating_add(new_part.quantity);
+        self.move_part(at, side, old_part, new_part);
         Ok(())
+    }
+
+    /// Moves a reservation without a check, for what has been checked already or is so anyway: both
+    /// sides of a replacement while the venue has not answered, and what is left of it then.
+    pub fn restate(
+        &mut self,
+        instrument: &Instrument,
+        client: ClientId,
+        side: Side,
+        old: Reserved,
+        new: Reserved,
+    ) {
+        let Some(at) = self.at(client, instrument.id) else { return };
+        self.move_part(at, side, part(instrument, old), part(instrument, new));
     }
 
     /// What was open is open no more (cancelled, or rejected by the venue): gives back exactly what
@@ -469,6 +478,14 @@ impl Risk {
             stopped: self.is_stopped(client),
             breached: account.breached,
         })
+    }
+
+    #[inline]
+    fn move_part(&mut self, at: At, side: Side, old: Part, new: Part) {
+        self.accounts[at.client].reserved[index(side)] +=
+            i128::from(new.notional) - i128::from(old.notional);
+        let open = &mut self.holdings[at.holding].open[index(side)];
+        *open = open.saturating_sub(old.quantity).saturating_add(new.quantity);
     }
 
     fn unreserve(&mut self, at: At, side: Side, part: Part, last: bool) {

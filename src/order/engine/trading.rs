@@ -1,0 +1,263 @@
+//! Traders' commands: new orders, replacements, cancels.
+
+use super::{Step, checks};
+use crate::order::field::{
+    CancelReason, ClientOrderId, InstrumentId, OrderId, OrderType, Quantity, Reason, TimeInForce,
+};
+use crate::order::messages::{
+    CancelOrder, CancelRejected, MassCancel, NewOrder, Rejected, ReplaceOrder,
+};
+use crate::order::orders::{Cancelling, Change, Order, Place};
+use crate::order::risk::{Intent, Reserved};
+use crate::order::venue::{Report, Venue, VenueOrder};
+use crate::sequencer::ClientId;
+
+impl<V: Venue> Step<'_, V> {
+    pub(super) fn new_order(&mut self, order: &NewOrder) {
+        if let Err(reason) = self.place_order(order) {
+            self.reject_order(order, reason);
+        }
+    }
+
+    fn place_order(&mut self, new: &NewOrder) -> Result<(), Reason> {
+        let (client, engine) = (self.client, &mut *self.engine);
+        let rises = engine.orders.use_up(client, new.client_order_id);
+        let instrument = checks::check_order(&engine.instruments, new)?;
+        if !rises && engine.orders.serves(client) {
+            return Err(Reason::DuplicateOrder);
+        }
+        if !engine.orders.has_room(client) {
+            return Err(Reason::Capacity);
+        }
+        let NewOrder { side, order_type, price, quantity, .. } = *new;
+        let intent = Intent { client, side, order_type, price, quantity };
+        let reserved_price = engine.risk.admit(self.now_ns, instrument, &intent)?;
+        let order = VenueOrder {
+            order_id: OrderId(self.sequence),
+            client,
+            instrument: new.instrument,
+            side,
+            order_type,
+            time_in_force: new.time_in_force,
+            post_only: new.post_only,
+            price,
+            quantity,
+            self_match: engine.risk.limits(client).self_match,
+        };
+        engine.orders.insert(Order {
+            order_id: order.order_id,
+            client_order_id: new.client_order_id,
+            client,
+            instrument: new.instrument,
+            side,
+            order_type,
+            time_in_force: new.time_in_force,
+            post_only: new.post_only,
+            price,
+            quantity,
+            filled: Quantity(0),
+            reserved_price,
+            reserved_quantity: quantity,
+            last_match: 0,
+            accepted: false,
+            change: None,
+            cancelling: None,
+        });
+        engine.venue.submit(self.now_ns, &order, &mut engine.reports);
+        Ok(())
+    }
+
+    pub(super) fn reject_order(&mut self, order: &NewOrder, reason: Reason) {
+        let rejected = Rejected {
+            client_order_id: order.client_order_id,
+            order_id: OrderId(0),
+            instrument: order.instrument,
+            command: NewOrder::TEMPLATE_ID,
+            reason,
+        };
+        self.events.push(self.client, &rejected.encode());
+    }
+
+    pub(super) fn cancel_order(&mut self, cancel: &CancelOrder) {
+        let command = CancelOrder::TEMPLATE_ID;
+        let (found, named) = match cancel.order_id {
+            OrderId(0) => (self.find_own(cancel.client_order_id), cancel.client_order_id),
+            order_id => (self.find_by_order_id(order_id), cancel.client_order_id),
+        };
+        let pending = |place: &Place| self.engine.orders.at(*place).cancelling.is_some();
+        match found {
+            Ok(place) if pending(&place) => {
+                self.reject_cancel(Some(place), named, command, Reason::Pending);
+            }
+            Ok(place) => {
+                self.ask_cancel(place, Cancelling { reason: CancelReason::Requested, command });
+            }
+            Err(reason) => self.reject_cancel(None, named, command, reason),
+        }
+    }
+
+    /// The client's own open order of this name.
+    fn find_own(&self, id: ClientOrderId) -> Result<Place, Reason> {
+        let orders = &self.engine.orders;
+        let used = id.0 != 0 && id <= orders.used(self.client);
+        let missing = if used { Reason::TooLate } else { Reason::UnknownOrder };
+        orders.find_by_client(self.client, id).ok_or(missing)
+    }
+
+    /// The open order, if it is the client's.
+    fn find_by_order_id(&self, order_id: OrderId) -> Result<Place, Reason> {
+        let place = self.find(order_id)?;
+        let own = self.engine.orders.at(place).client == self.client;
+        if own { Ok(place) } else { Err(Reason::WrongOwner) }
+    }
+
+    /// The open order, anybody's.
+    pub(super) fn find(&self, order_id: OrderId) -> Result<Place, Reason> {
+        let orders = &self.engine.orders;
+        let given = order_id.0 != 0 && order_id <= orders.last_id();
+        let missing = if given { Reason::TooLate } else { Reason::UnknownOrder };
+        orders.find(order_id).ok_or(missing)
+    }
+
+    pub(super) fn replace_order(&mut self, replace: &ReplaceOrder) {
+        let found = self.find_own(replace.original);
+        let rises = self.engine.orders.use_up(self.client, replace.client_order_id);
+        let done = found.and_then(|place| self.change_order(place, replace, rises));
+        if let Err(reason) = done {
+            let (named, command) = (replace.client_order_id, ReplaceOrder::TEMPLATE_ID);
+            self.reject_cancel(found.ok(), named, command, reason);
+        }
+    }
+
+    fn change_order(
+        &mut self,
+        place: Place,
+        new: &ReplaceOrder,
+        rises: bool,
+    ) -> Result<(), Reason> {
+        let engine = &mut *self.engine;
+        let order = *engine.orders.at(place);
+        if order.change.is_some() || order.cancelling.is_some() {
+            return Err(Reason::Pending);
+        }
+        if order.order_type != OrderType::Limit || order.time_in_force != TimeInForce::Day {
+            return Err(Reason::InvalidCombination);
+        }
+        let instrument =
+            engine.instruments.get(order.instrument).ok_or(Reason::UnknownInstrument)?;
+        checks::check_open(instrument)?;
+        checks::check_terms(instrument, new.quantity, Some(new.price))?;
+        if new.quantity <= order.filled {
+            return Err(Reason::InvalidQuantity);
+        }
+        if !rises {
+            return Err(Reason::DuplicateOrder);
+        }
+        let was = Reserved { price: order.reserved_price, quantity: order.reserved_quantity };
+        let leaves = Quantity(new.quantity.0 - order.filled.0);
+        let wanted = Reserved { price: new.price, quantity: leaves };
+        let both = Reserved {
+            price: was.price.max(wanted.price),
+            quantity: was.quantity.max(wanted.quantity),
+        };
+        instrument.notional(both.price, both.quantity).ok_or(Reason::MaxNotional)?;
+        let (now_ns, client, side) = (self.now_ns, order.client, order.side);
+        engine.risk.readmit(now_ns, instrument, client, side, was, wanted, new.quantity)?;
+        engine.risk.restate(instrument, client, side, wanted, both);
+        let order = engine.orders.at_mut(place);
+        (order.reserved_price, order.reserved_quantity) = (both.price, both.quantity);
+        let order_id = order.order_id;
+        let change = Change {
+            client_order_id: new.client_order_id,
+            price: new.price,
+            quantity: new.quantity,
+        };
+        engine.orders.set_change(place, change);
+        engine.venue.replace(now_ns, order_id, new.price, leaves, &mut engine.reports);
+        Ok(())
+    }
+
+    pub(super) fn mass_cancel(&mut self, cancel: &MassCancel) -> Result<(), Reason> {
+        let InstrumentId(id) = cancel.instrument;
+        if id != 0 && self.engine.instruments.get(cancel.instrument).is_none() {
+            return Err(Reason::UnknownInstrument);
+        }
+        let command = MassCancel::TEMPLATE_ID;
+        let cancelling = Cancelling { reason: CancelReason::Requested, command };
+        self.cancel_all(self.client, cancel.instrument, cancelling);
+        Ok(())
+    }
+
+    /// The client is gone.
+    pub(super) fn gone(&mut self) {
+        if self.engine.risk.limits(self.client).cancel_on_disconnect {
+            let cancelling = Cancelling { reason: CancelReason::Disconnected, command: 0 };
+            self.cancel_all(self.client, InstrumentId(0), cancelling);
+            self.hear();
+        }
+    }
+
+    /// Cancels what a client has open of an instrument, or with number 0 all, in the order in which
+    /// it came.
+    pub(super) fn cancel_all(
+        &mut self,
+        client: ClientId,
+        instrument: InstrumentId,
+        cancelling: Cancelling,
+    ) {
+        let mut next = self.engine.orders.first(client);
+        while let Some(place) = next {
+            next = self.engine.orders.behind(place);
+            let order = self.engine.orders.at(place);
+            let meant = instrument.0 == 0 || order.instrument == instrument;
+            if meant && order.cancelling.is_none() {
+                self.ask_cancel(place, cancelling);
+            }
+        }
+    }
+
+    /// Asks the venue to take an order out that nobody has asked it for yet. The order stays where
+    /// it is until the venue's reports are heard.
+    fn ask_cancel(&mut self, place: Place, cancelling: Cancelling) {
+        let engine = &mut *self.engine;
+        let order = engine.orders.at_mut(place);
+        let order_id = order.order_id;
+        let before = engine.reports.len();
+        engine.venue.cancel(self.now_ns, order_id, cancelling.reason, &mut engine.reports);
+        if let Some(&Report::CancelRejected { order_id: refused, reason }) =
+            engine.reports.get(before)
+            && refused == order_id
+        {
+            // Refused at once: not to be taken for the answer to a replacement under way.
+            engine.reports.truncate(before);
+            let requested = cancelling.command == CancelOrder::TEMPLATE_ID;
+            // That its end is queued already is no news.
+            if requested || reason != Reason::TooLate {
+                let named = order.client_order_id;
+                self.reject_cancel(Some(place), named, cancelling.command, reason);
+            }
+            return;
+        }
+        order.cancelling = Some(cancelling);
+    }
+
+    /// Says that an order was not cancelled or replaced: to its client, or if there is none to
+    /// whoever asked.
+    pub(super) fn reject_cancel(
+        &mut self,
+        place: Option<Place>,
+        client_order_id: ClientOrderId,
+        command: u16,
+        reason: Reason,
+    ) {
+        let order = place.map(|place| self.engine.orders.at(place));
+        let client = order.map_or(self.client, |order| order.client);
+        let order_id = order.map_or(OrderId(0), |order| order.order_id);
+        let rejected = CancelRejected { client_order_id, order_id, command, reason };
+        self.events.push(client, &rejected.encode());
+    }
+}
+
+#[cfg(test)]
+#[path = "trading_tests.rs"]
+mod tests;
