@@ -1,14 +1,18 @@
-//! An exchange allocates nothing once made, whatever comes, with a slow line and without.
+//! An exchange, and an engine in front of one, allocate nothing once made, whatever comes, with a
+//! slow line and without.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+use gapless::order::messages::{
+    CancelOrder, DefineInstrument, MassCancel, NewOrder, ReplaceOrder, SetVenue,
+};
 use gapless::order::{
-    CancelReason, Exchange, InstrumentId, OrderId, OrderType, Price, Quantity, Report, SelfMatch,
-    Side, TimeInForce, Venue, VenueOrder,
+    CancelReason, Capacity, ClientOrderId, Engine, Exchange, InstrumentId, MarketState, OrderId,
+    OrderType, Price, Quantity, Report, SelfMatch, Side, Symbol, TimeInForce, Venue, VenueOrder,
 };
 use gapless::protocol::Random;
-use gapless::sequencer::ClientId;
+use gapless::sequencer::{Application, ClientId, Events, Kind, Record, Role};
 
 /// Counts what the current thread allocates.
 struct Counting;
@@ -89,4 +93,103 @@ fn nothing_is_allocated_between_a_request_and_its_reports() {
     }
     assert_eq!(COUNT.get() - before, 0, "allocations");
     assert!(trades > 10_000 && full > 1_000, "{trades} fills, {full} rejections: little happened");
+}
+
+/// An engine, and what a sequencer would stamp its records with.
+struct Desk {
+    engine: Engine<Exchange>,
+    events: Events,
+    sequence: u64,
+}
+
+impl Desk {
+    fn send(&mut self, kind: Kind, role: Role, client: u16, payload: &[u8]) {
+        self.sequence += 1;
+        let record = Record {
+            sequence: self.sequence,
+            kind,
+            code: role as u8,
+            client: ClientId(client),
+            term: 1,
+            reference: 0,
+            sent_ns: 0,
+            time_ns: self.sequence,
+            payload,
+        };
+        self.events.clear();
+        self.engine.apply(&record, &mut self.events);
+    }
+
+    fn operate(&mut self, payload: &[u8]) {
+        self.send(Kind::Command, Role::Operator, 5, payload);
+    }
+
+    fn trade(&mut self, client: u16, payload: &[u8]) {
+        self.send(Kind::Command, Role::Trader, client, payload);
+    }
+}
+
+#[test]
+fn nothing_is_allocated_between_a_command_and_its_events() {
+    let mut random = Random::new(5);
+    let capacity = Capacity { clients: 5, instruments: 3, orders: 200 };
+    let engine = Engine::new(capacity, Exchange::new(3, 300));
+    let mut desk = Desk { engine, events: Events::new(), sequence: 0 };
+    for (id, name) in [(1, "ONE"), (2, "TWO"), (3, "THREE")] {
+        let define = DefineInstrument {
+            symbol: Symbol::new(name).unwrap(),
+            tick: Price(1),
+            lot: Quantity(1),
+            multiplier: 1,
+            reference: Price(0),
+            instrument: InstrumentId(id),
+            price_exponent: 0,
+            state: MarketState::Open,
+        };
+        desk.operate(&define.encode());
+    }
+
+    let (mut answers, before) = (0, COUNT.get());
+    for id in 1..200_000 {
+        let client = 1 + random.below(4) as u16;
+        let client_order_id = ClientOrderId(id);
+        let original = ClientOrderId(id.saturating_sub(random.below(300)));
+        match random.below(64) {
+            0 if id % 8 == 0 => {
+                let (connected, latency_ns) = (random.below(4) > 0, random.below(2) * 50);
+                desk.operate(&SetVenue { latency_ns, connected }.encode());
+            }
+            0 => desk.trade(client, &MassCancel { instrument: InstrumentId(0) }.encode()),
+            1 => desk.send(Kind::Disconnected, Role::Operator, client, &[]),
+            2..10 => {
+                let cancel = CancelOrder { client_order_id: original, order_id: OrderId(0) };
+                desk.trade(client, &cancel.encode());
+            }
+            10..20 => {
+                let (price, quantity) =
+                    (Price(1_000 + random.below(200) as i64), Quantity(random.below(100)));
+                let replace = ReplaceOrder { client_order_id, original, price, quantity };
+                desk.trade(client, &replace.encode());
+            }
+            _ => {
+                let VenueOrder { price, quantity, instrument, side, order_type, .. } =
+                    order(&mut random, id);
+                let market = order_type == OrderType::Market;
+                let new = NewOrder {
+                    client_order_id,
+                    price,
+                    quantity,
+                    instrument,
+                    side,
+                    order_type,
+                    time_in_force: if market { TimeInForce::Ioc } else { TimeInForce::Day },
+                    post_only: false,
+                };
+                desk.trade(client, &new.encode());
+            }
+        }
+        answers += desk.events.len();
+    }
+    assert_eq!(COUNT.get() - before, 0, "allocations");
+    assert!(answers > 200_000, "{answers} answers: little happened");
 }
