@@ -1,5 +1,7 @@
 //! A sequencer with its streams: stands by, leads, and hands over.
 
+use std::time::Duration;
+
 use gapless_shm::{ProducerStatus, PublishError, RingError};
 
 use super::application::Application;
@@ -199,6 +201,13 @@ impl<A: Application> Sequencer<A> {
     /// Sequenced time, Unix ns.
     pub fn time_ns(&self) -> u64 {
         self.core.time_ns()
+    }
+
+    /// How old the newest record is, by this host's clock. Much more than the tick while following
+    /// means a leader that is stuck or stopped: it keeps its lease, so nobody takes over until
+    /// somebody ends it (`gapless inspect` names its process).
+    pub fn silent_for(&self) -> Duration {
+        Duration::from_nanos(self.clock.now_ns().saturating_sub(self.core.time_ns()))
     }
 
     /// A hash of the application's whole state, equal where states are equal.

@@ -98,8 +98,9 @@ where
         }
     }
 
-    /// Lets `steps` things happen, then lets everybody live, and checks.
-    pub(crate) fn run(mut self, steps: u64) -> Outcomes {
+    /// Lets `steps` things happen, then lets everybody live, and checks; at last shows the stream
+    /// and the leader's application to `look`.
+    pub(crate) fn run(mut self, steps: u64, look: impl FnOnce(&[Vec<u8>], &A)) -> Outcomes {
         for _ in 0..steps {
             self.now_ns += self.dice.below(50_000);
             match self.dice.below(100) {
@@ -118,6 +119,8 @@ where
         }
         self.settle();
         self.check();
+        let leader = self.leader.and_then(|index| self.nodes[index].as_ref()).unwrap();
+        look(&self.log, leader.core.application());
         self.outcomes
     }
 

@@ -48,7 +48,7 @@ fn simulate(seed: u64) -> Outcomes {
         bytes.resize(bytes.len() + dice.below(60) as usize, b'x');
         bytes
     };
-    Simulation::new(seed, 4, Chain::default, command).run(3000)
+    Simulation::new(seed, 4, Chain::default, command).run(3000, |_, _| ())
 }
 
 #[test]
