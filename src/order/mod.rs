@@ -12,6 +12,8 @@ pub mod messages;
 mod orders;
 mod remote;
 mod risk;
+#[cfg(test)]
+mod simulation_tests;
 mod venue;
 
 pub use book::{Book, BookView, LEVELS, Level};
