@@ -203,6 +203,14 @@ macro_rules! codes {
                 }
             }
 
+            impl fmt::Display for $name {
+                fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.pad(match self {
+                        $(Self::$variant => stringify!($variant),)*
+                    })
+                }
+            }
+
             impl Field for $name {
                 type Wire = u8;
                 #[cfg(test)]

@@ -18,6 +18,8 @@
 //! those of [`Kind::Event`](crate::sequencer::Kind::Event); the record's stamp says whose they are,
 //! when it was, and (by an event's reference) which record caused it.
 
+use std::fmt;
+
 use thiserror::Error;
 use zerocopy::little_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -169,6 +171,9 @@ macro_rules! messages {
         }
 
         impl Message {
+            /// Template id and name of each message in the schema.
+            pub const TEMPLATES: &[(u16, &str)] = &[$(($template, stringify!($name)),)*];
+
             /// Reads a message.
             ///
             /// # Errors
@@ -204,6 +209,15 @@ macro_rules! messages {
             pub fn name(&self) -> &'static str {
                 match self {
                     $(Self::$name(_) => stringify!($name),)*
+                }
+            }
+
+            /// Calls `visit` with each field's name and value, in the order of the layout.
+            pub fn visit(&self, mut visit: impl FnMut(&'static str, &dyn fmt::Display)) {
+                match self {
+                    $(Self::$name(message) => {
+                        $(visit(stringify!($field), &message.$field);)*
+                    })*
                 }
             }
         }
@@ -530,6 +544,34 @@ messages! {
         reason: Reason,
         /// Whether the client was stopped for it.
         stopped: bool,
+    }
+}
+
+impl Message {
+    /// The template id of what may be a message of this schema, without reading further; `None` if
+    /// it is none.
+    #[inline]
+    pub fn template_of(bytes: &[u8]) -> Option<u16> {
+        let (header, _) = Header::ref_from_prefix(bytes).ok()?;
+        (header.schema_id.get() == SCHEMA_ID).then(|| header.template_id.get())
+    }
+}
+
+/// In one line: its name, and its fields by name.
+///
+/// ```
+/// use gapless::order::{ClientOrderId, messages::CancelOrder, Message, OrderId};
+///
+/// let cancel = CancelOrder { client_order_id: ClientOrderId(1001), order_id: OrderId(0) };
+/// let text = Message::from(cancel).to_string();
+/// assert_eq!(text, "CancelOrder client_order_id=1001 order_id=0");
+/// ```
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        let mut result = Ok(());
+        self.visit(|name, value| result = result.and_then(|()| write!(f, " {name}={value}")));
+        result
     }
 }
 

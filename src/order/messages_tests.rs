@@ -61,6 +61,25 @@ fn what_is_no_message_is_named() {
 }
 
 #[test]
+fn a_message_is_told_in_one_line() {
+    let text = Message::from(order()).to_string();
+    let fields = "client_order_id=1002 price=-1 quantity=15 instrument=16909060";
+    let rest = "side=Sell order_type=Limit time_in_force=Ioc post_only=true";
+    assert_eq!(text, format!("NewOrder {fields} {rest}"));
+}
+
+#[test]
+fn the_template_is_known_without_decoding() {
+    let mut bytes = order().encode();
+    assert_eq!(Message::template_of(&bytes), Some(NewOrder::TEMPLATE_ID));
+    assert_eq!(Message::template_of(&bytes[..7]), None);
+    bytes[4] += 1;
+    assert_eq!(Message::template_of(&bytes), None);
+    let named = Message::TEMPLATES.iter().find(|(_, name)| *name == "NewOrder");
+    assert_eq!((named, Message::TEMPLATES.len()), (Some(&(1, "NewOrder")), LAYOUTS.len()));
+}
+
+#[test]
 fn the_schema_file_says_the_same() {
     let schema = schema();
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/order/schema.xml");
