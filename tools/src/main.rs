@@ -11,6 +11,7 @@ mod inspect;
 mod latency;
 mod log;
 mod ls;
+mod order;
 mod ping;
 mod progress;
 mod publish;
@@ -81,6 +82,7 @@ Examples:
   gapless record shm:orders log:/var/log/orders  a stream to disk
   gapless replay log:/var/log/orders --pace 2x   and once more, twice as fast
   gapless log ls /var/log/orders                 what was recorded
+  gapless order engine --config exchange.toml    sequence, check and match orders
   gapless ls                                     which streams there are
   gapless inspect load --follow                  who reads it, and who is behind
   gapless stat                                   what senders and receivers count, live
@@ -114,6 +116,7 @@ enum Command {
     Record(record::Args),
     Replay(replay::Args),
     Log(log::Args),
+    Order(order::Args),
     Rm(remove::Args),
     #[command(hide = true)]
     DemoPublisher(demo::publisher::Args),
@@ -144,6 +147,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Record(args) => record::run(&args),
         Command::Replay(args) => replay::run(args),
         Command::Log(args) => log::run(&args),
+        Command::Order(args) => order::run(&args),
         Command::Rm(args) => remove::run(&args),
         Command::DemoPublisher(args) => demo::publisher::run(&args),
         Command::DemoSubscriber(args) => demo::subscriber::run(&args),
