@@ -41,9 +41,9 @@ Examples:
 
 A file for --config has `output`, `snapshots`, `core`, a [capacity] (clients, instruments, orders),
 and for each client a [[client]] with id, address and, if wanted, role (trader, operator,
-gateway), rate (\"10000/100\": commands a second, and at once), silence
-(\"500ms\") and owner (a user's number). Its [[instrument]] and [[limits]] are commands: `gapless order client --setup` sends
-them. The command line goes before the file.
+gateway), rate (\"10000/100\": commands a second, and at once), silence (\"500ms\") and owner (a
+user's number). Its [[instrument]] and [[limits]] are commands: `gapless order client --setup`
+sends them. The command line goes before the file.
 
 An opening book is a line for each order, all in whole numbers: INSTRUMENT buy|sell PRICE QUANTITY.
 Every engine of a stream must have the same one, and the same capacities.")]
