@@ -36,6 +36,11 @@ pub struct Client {
     hello_ns: u64,
     heartbeat_ns: u64,
     sent_ns: u64,
+    silence_ns: u64,
+    /// Whether a poll has found records since the clock was looked at.
+    has_heard: bool,
+    heard_ns: u64,
+    is_silent: bool,
     /// Frames behind this number have to be sent again.
     resend: Option<u64>,
     resent: u64,
@@ -62,6 +67,10 @@ impl Client {
             hello_ns: 0,
             heartbeat_ns: 100_000_000,
             sent_ns: 0,
+            silence_ns: 1_000_000_000,
+            has_heard: true,
+            heard_ns: 0,
+            is_silent: false,
             resend: None,
             resent: 0,
         };
@@ -73,6 +82,18 @@ impl Client {
     /// [`poll`](Self::poll) that finds nothing looks at the clock for it.
     pub fn set_heartbeat(&mut self, interval: Duration) {
         self.heartbeat_ns = interval.as_nanos() as u64;
+    }
+
+    /// If the sequenced stream says nothing for so long, not even the time, commands are refused
+    /// rather than queued for whoever may come: a second by default. Noticed by polls that find
+    /// nothing.
+    pub fn set_silence(&mut self, limit: Duration) {
+        self.silence_ns = limit.as_nanos() as u64;
+    }
+
+    /// Whether the sequenced stream has said nothing for too long.
+    pub fn is_silent(&self) -> bool {
+        self.is_silent
     }
 
     /// Which client it is.
@@ -115,6 +136,9 @@ impl Client {
     pub fn submit(&mut self, command: &[u8]) -> Result<u64, SubmitError> {
         if !self.run.is_answered {
             return Err(SubmitError::NotReady);
+        }
+        if self.is_silent {
+            return Err(SubmitError::Silent { limit: Duration::from_nanos(self.silence_ns) });
         }
         if self.window.is_full() {
             return Err(SubmitError::WindowFull { window: WINDOW });
@@ -166,6 +190,9 @@ impl Client {
         if self.run.is_superseded {
             return Err(ClientError::Superseded);
         }
+        if handled > 0 {
+            (self.has_heard, self.is_silent) = (true, false);
+        }
         if handled == 0 || self.resend.is_some() {
             self.idle()?;
         }
@@ -180,6 +207,10 @@ impl Client {
             let _ = self.send_again();
         }
         let now_ns = self.clock.now_ns();
+        if std::mem::take(&mut self.has_heard) {
+            self.heard_ns = now_ns;
+        }
+        self.is_silent = now_ns.saturating_sub(self.heard_ns) > self.silence_ns;
         if !self.run.is_answered {
             if now_ns.saturating_sub(self.hello_ns) >= HELLO_NS {
                 self.greet();

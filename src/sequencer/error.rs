@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use gapless_shm::PublishError;
 use thiserror::Error;
@@ -122,6 +123,12 @@ pub enum SubmitError {
     /// The sequencer has not said yet how far this client had come: poll until it has.
     #[error("the sequencer has not answered yet")]
     NotReady,
+    /// The sequenced stream says nothing: there is no sequencer, or none that is heard here.
+    #[error("the sequencer has not been heard of for {limit:?}: nothing is sent until it is")]
+    Silent {
+        /// How long it may be silent.
+        limit: Duration,
+    },
     /// As many commands as the window holds are on their way: poll until some have come back.
     #[error("{window} commands are on their way: that is all the window holds")]
     WindowFull {
@@ -138,6 +145,7 @@ impl SubmitError {
     pub fn is_backpressure(&self) -> bool {
         match self {
             Self::NotReady | Self::WindowFull { .. } => true,
+            Self::Silent { .. } => false,
             Self::Publish(error) => error.is_backpressure(),
         }
     }
