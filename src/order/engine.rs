@@ -243,6 +243,7 @@ impl<V: Venue> Step<'_, V> {
                 Ok(())
             }
             Message::MassCancel(cancel) => self.mass_cancel(&cancel),
+            Message::ListOrders(list) => self.list_orders(&list),
             Message::VenueReport(report) => {
                 self.venue_report(&report);
                 Ok(())

@@ -10,6 +10,7 @@ pub mod field;
 mod held;
 mod id_map;
 mod instrument;
+mod layout;
 mod limits;
 pub mod messages;
 mod notify;

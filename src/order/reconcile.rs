@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::field::{ClientOrderId, InstrumentId, OrderId, OrderType, Price, Quantity, Side};
 use super::messages::{Accepted, Message, NewOrder};
+use super::orders::Order;
 use super::own::{OwnError, OwnReader, OwnRecord};
 use crate::sequencer::{ClientId, Kind, Record, Refusal};
 use report::fields_of;
@@ -38,6 +39,20 @@ pub struct OpenOrder {
     pub price: Price,
     /// How much is open.
     pub leaves: Quantity,
+}
+
+impl From<&Order> for OpenOrder {
+    fn from(order: &Order) -> Self {
+        Self {
+            order_id: order.order_id,
+            client: order.client,
+            client_order_id: order.client_order_id,
+            instrument: order.instrument,
+            side: order.side,
+            price: order.price,
+            leaves: order.leaves(),
+        }
+    }
 }
 
 /// Where a record of a client is in the stream.

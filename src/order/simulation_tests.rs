@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::exchange::Exchange;
 use super::field::*;
 use super::messages::*;
-use super::{Capacity, Engine};
+use super::{Capacity, Engine, OpenOrder, Positions, Reconciliation};
 use crate::protocol::Random;
 use crate::sequencer::simulation::{Outcomes, Simulation, for_seeds};
 use crate::sequencer::{ClientId, Kind, Record};
@@ -176,18 +176,30 @@ impl Told {
 /// Holds the stream against the engine's state at its end, and says how many orders ended.
 fn look(log: &[Vec<u8>], engine: &Engine<Exchange>) -> u64 {
     let mut told = Told::default();
+    let mut positions = Positions::new();
+    let mut reconciliation = Reconciliation::new();
     for (at, message) in log.iter().enumerate() {
         let record = Record::read(at as u64 + 1, message).unwrap();
+        positions.apply(&record).unwrap();
+        reconciliation.stream(&record);
         if record.kind == Kind::Event {
             told.hear(Message::decode(record.payload).unwrap());
         }
     }
     assert_eq!(told.bought, told.sold, "every trade has two sides");
-    let open: BTreeMap<_, _> =
-        engine.orders().iter().map(|order| (order.order_id, order.leaves())).collect();
-    let pending = |id: &OrderId| !told.open.contains_key(id);
-    let known: BTreeMap<_, _> = open.into_iter().filter(|(id, _)| !pending(id)).collect();
+    let open = || engine.orders().iter().filter(|order| order.accepted);
+    let known: BTreeMap<_, _> = open().map(|order| (order.order_id, order.leaves())).collect();
     assert_eq!(known, told.open, "open orders");
+    reconciliation.engine(engine.orders().iter().map(OpenOrder::from));
+    let held = positions.iter().map(|(client, of, position)| (client, of, position.quantity));
+    reconciliation.positions("positions", held);
+    let pairs = (1..=CLIENTS).flat_map(|client| {
+        (1..=INSTRUMENTS as u32).map(move |of| (ClientId(client), InstrumentId(of)))
+    });
+    let held = pairs.map(|(client, of)| (client, of, engine.risk().position(client, of)));
+    reconciliation.positions("risk", held);
+    let report = reconciliation.finish();
+    assert!(report.is_clean(), "{:#?}", report.differences);
     told.ended
 }
 

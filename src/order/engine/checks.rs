@@ -21,7 +21,8 @@ pub(super) fn may_send(role: Role, gateway: bool, message: &Message) -> bool {
         Message::NewOrder(_)
         | Message::CancelOrder(_)
         | Message::ReplaceOrder(_)
-        | Message::MassCancel(_) => matches!(role, Role::Trader | Role::Operator),
+        | Message::MassCancel(_)
+        | Message::ListOrders(_) => matches!(role, Role::Trader | Role::Operator),
         Message::DefineInstrument(_)
         | Message::SetMarketState(_)
         | Message::KillSwitch(_)
@@ -36,7 +37,9 @@ pub(super) fn may_send(role: Role, gateway: bool, message: &Message) -> bool {
         | Message::Replaced(_)
         | Message::CancelRejected(_)
         | Message::Routed(_)
-        | Message::Breached(_) => false, // events are the engine's own
+        | Message::Breached(_)
+        | Message::Listed(_)
+        | Message::ListEnd(_) => false, // events are the engine's own
     }
 }
 

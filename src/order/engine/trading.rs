@@ -5,7 +5,8 @@ use crate::order::field::{
     CancelReason, ClientOrderId, InstrumentId, OrderId, OrderType, Quantity, Reason, TimeInForce,
 };
 use crate::order::messages::{
-    CancelOrder, CancelRejected, MassCancel, NewOrder, Rejected, ReplaceOrder,
+    CancelOrder, CancelRejected, ListEnd, ListOrders, Listed, MassCancel, NewOrder, Rejected,
+    ReplaceOrder,
 };
 use crate::order::orders::{Cancelling, Change, Order, Place};
 use crate::order::risk::{Intent, Reserved};
@@ -185,6 +186,34 @@ impl<V: Venue> Step<'_, V> {
         let command = MassCancel::TEMPLATE_ID;
         let cancelling = Cancelling { reason: CancelReason::Requested, command };
         self.cancel_all(self.client, cancel.instrument, cancelling);
+        Ok(())
+    }
+
+    pub(super) fn list_orders(&mut self, list: &ListOrders) -> Result<(), Reason> {
+        let (engine, wanted) = (&*self.engine, list.instrument);
+        if wanted.0 != 0 && engine.instruments.get(wanted).is_none() {
+            return Err(Reason::UnknownInstrument);
+        }
+        let mut orders = 0;
+        for order in engine.orders.of(self.client) {
+            if wanted.0 != 0 && order.instrument != wanted {
+                continue;
+            }
+            orders += 1;
+            let listed = Listed {
+                client_order_id: order.client_order_id,
+                order_id: order.order_id,
+                price: order.price,
+                quantity: order.quantity,
+                leaves: order.leaves(),
+                instrument: order.instrument,
+                side: order.side,
+                accepted: order.accepted,
+            };
+            self.events.push(self.client, &listed.encode());
+        }
+        let end = ListEnd { orders, last: engine.orders.used(self.client) };
+        self.events.push(self.client, &end.encode());
         Ok(())
     }
 
