@@ -1,5 +1,5 @@
-//! The fuzz targets of the wire, the log and the book on a stable toolchain: the corpus, and inputs
-//! from a seed.
+//! The fuzz targets of the wire, the log, the book and the order path on a stable toolchain: the
+//! corpus, and inputs from a seed.
 
 use std::path::Path;
 
@@ -44,6 +44,47 @@ fn the_log_corpus() {
 #[test]
 fn the_book_corpus() {
     replay("book", entry::book);
+}
+
+#[test]
+fn the_orders_corpus() {
+    replay("orders", entry::orders);
+}
+
+#[test]
+fn days_at_random() {
+    let mut random = Random::new(5);
+    for _ in 0..200 {
+        let mut input = Vec::new();
+        for _ in 0..random.below(60) {
+            let (head, mut command) = (random.next().to_le_bytes(), commands(&mut random));
+            if random.chance(0.3) {
+                let at = random.below(command.len() as u64) as usize;
+                command[at] ^= 1 << random.below(8);
+            }
+            let kind = if random.chance(0.8) { 0 } else { head[0] };
+            input.extend([kind, head[1], head[2], command.len() as u8]);
+            input.append(&mut command);
+        }
+        eprintln!("{input:?}"); // the last one is shown if it fails
+        entry::orders(&input);
+    }
+}
+
+/// A command that mostly means something.
+fn commands(random: &mut Random) -> Vec<u8> {
+    use gapless::order::Message;
+    let templates: Vec<u16> = Message::TEMPLATES.iter().map(|&(template, _)| template).collect();
+    let template = templates[random.below(templates.len() as u64) as usize];
+    let mut bytes = vec![0; 8];
+    bytes[2..4].copy_from_slice(&template.to_le_bytes());
+    bytes[4..6].copy_from_slice(&gapless::order::messages::SCHEMA_ID.to_le_bytes());
+    bytes[6] = 1;
+    for _ in 0..120 {
+        bytes.push(if random.chance(0.7) { 0 } else { random.below(4) as u8 });
+    }
+    bytes[0] = 120;
+    bytes
 }
 
 #[test]

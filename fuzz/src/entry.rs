@@ -15,9 +15,11 @@ use gapless::shm::{Heap, Producer, RingOptions, Start};
 
 mod book;
 mod damage;
+mod orders;
 
 pub use book::book;
 pub use damage::log;
+pub use orders::orders;
 
 const SESSION: Session = Session(*b"FUZZ000001");
 const LATER_SESSION: Session = Session(*b"FUZZ000002");

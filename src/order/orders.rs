@@ -191,7 +191,8 @@ impl Orders {
 
     /// Whether a client's id was larger than all it has used. From now on it is used.
     pub(crate) fn use_up(&mut self, client: ClientId, id: ClientOrderId) -> bool {
-        match self.owners.get_mut(usize::from(client.0)) {
+        let served = client != ClientId::NONE;
+        match self.owners.get_mut(usize::from(client.0)).filter(|_| served) {
             Some(owner) if id > owner.used => {
                 owner.used = id;
                 true
