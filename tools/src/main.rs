@@ -130,6 +130,14 @@ enum Command {
     DemoRecorder(demo::recorder::Args),
     #[command(hide = true)]
     DemoSurvivor(demo::survivor::Args),
+    #[command(hide = true)]
+    DemoEngine(demo::engine::Args),
+    #[command(hide = true)]
+    DemoTrader(demo::trader::Args),
+    #[command(hide = true)]
+    DemoBridge(demo::bridge::Args),
+    #[command(hide = true)]
+    DemoAuditor(demo::auditor::Args),
 }
 
 fn run(command: Command) -> anyhow::Result<Outcome> {
@@ -155,6 +163,10 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::DemoReceiver(args) => demo::receiver::run(&args),
         Command::DemoRecorder(args) => demo::recorder::run(&args),
         Command::DemoSurvivor(args) => demo::survivor::run(&args),
+        Command::DemoEngine(args) => demo::engine::run(&args),
+        Command::DemoTrader(args) => demo::trader::run(&args),
+        Command::DemoBridge(args) => demo::bridge::run(&args),
+        Command::DemoAuditor(args) => demo::auditor::run(&args),
     }
 }
 

@@ -27,9 +27,10 @@ fn every_subscriber_sees_every_message() {
     assert_eq!(report["sound"], true, "{report:#}");
     assert_eq!(report["source"]["messages"], 8101);
     let acts = report["acts"].as_array().expect("acts");
-    assert_eq!(acts.len(), 6);
+    assert_eq!(acts.len(), 7);
     let (ring, rest) = acts.split_at(2);
-    let (wire, saga) = rest.split_at(3);
+    let (wire, rest) = rest.split_at(3);
+    let (saga, trading) = rest.split_at(1);
     for (act, messages) in ring.iter().zip([25 * 8101, 3 * 8101]) {
         assert_eq!(act["messages"], messages);
         // Whole replays: the sample's bytes and a stamp of eight for each message.
@@ -68,7 +69,14 @@ fn every_subscriber_sees_every_message() {
     let lines = &wire[2]["receiver"];
     assert_eq!(lines["first_sequence"], 482_727);
     assert_eq!(lines["next_sequence"], 490_839);
-    let (saga, messages) = (&saga[0], 3 * 8101);
+    goes_on(&saga[0]);
+    orders_agree(&trading[0]);
+    assert!(is_empty(rings.path()), "the ring and the log are gone");
+}
+
+/// Of the act whose subscriber is killed.
+fn goes_on(saga: &serde_json::Value) {
+    let messages = 3 * 8101;
     let count = |of: &serde_json::Value| of.as_u64().expect("a number");
     assert_eq!((count(&saga["messages"]), count(&saga["recorded"])), (messages, messages));
     let successor = &saga["successor"];
@@ -80,7 +88,27 @@ fn every_subscriber_sees_every_message() {
     assert!(count(&saga["ring_began_at"]) > killed_at + 1, "{saga:#}");
     let overwritten = count(&saga["ring_began_at"]) - killed_at - 1;
     assert!(count(&successor["from_log"]) >= overwritten, "{saga:#}");
-    assert!(is_empty(rings.path()), "the ring and the log are gone");
+}
+
+/// Of the act whose engine is killed.
+fn orders_agree(act: &serde_json::Value) {
+    let count = |of: &serde_json::Value| of.as_u64().expect("a number");
+    assert_eq!((&act["terms"], &act["missed"]), (&2.into(), &0.into()), "{act:#}");
+    assert_eq!(act["differences"], serde_json::json!([]), "{act:#}");
+    for trader in act["traders"].as_array().expect("traders") {
+        assert_eq!((&trader["commands"], &trader["refused"]), (&2430.into(), &0.into()));
+        assert!(count(&trader["accepted"]) > 0 && count(&trader["fills"]) > 0, "{act:#}");
+        let latency = &trader["latency"];
+        assert!(count(&latency["p50_ns"]) <= count(&latency["max_ns"]), "{act:#}");
+    }
+    // Two traders' commands and the definitions of nine instruments, at least.
+    assert!(count(&act["records"]) > 2 * 2430 + 9, "{act:#}");
+    assert_eq!(act["records"], act["recorded"], "{act:#}");
+    assert_eq!((&act["chained"], &act["records"]), (&act["audited"]["entries"], &act["replayed"]));
+    assert!(count(&act["own_records"]) > 2 * 2430, "{act:#}");
+    let bridged = &act["bridged"];
+    assert!(count(&bridged["inward"]["lost"]) > 0, "{act:#}");
+    assert!(count(&bridged["outward"]["datagrams"]) > 0, "{act:#}");
 }
 
 #[test]
@@ -102,6 +130,9 @@ fn people_get_text() {
         "sequence 482727 to 490838",
         "SIGKILL to the subscriber",
         "its successor",
+        "SIGKILL to the engine",
+        "tick to trade",
+        "no difference",
         "Every subscriber saw every message",
     ] {
         assert!(ended.out().contains(part), "{part}: {}", ended.out());

@@ -288,3 +288,30 @@ fn all_sides_agree_until_one_is_altered() {
     let other = reconcile(&rings, &seeded).expect(3).json();
     assert!(other["others"].to_string().contains("is not what"), "{other:#}");
 }
+
+#[test]
+fn generators_trade_by_a_real_feed() {
+    const SAMPLE: &str =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../data/moex-forts-2013/increment_a.binfile");
+    let rings = Rings::new();
+    let engine = leading(&rings, &[]);
+    let client = |id: &str, stream: &str, more: &[&str]| {
+        let to = format!("shm:{stream}");
+        let client = ["order", "client", "--id", id, "--to", &to, "--from", "shm:sequenced"];
+        rings.start_all(&[&client[..], &["--json"], more].concat())
+    };
+    client("1", "ops", &["--setup-data", SAMPLE]).end().expect(0);
+    let trade = ["--generate", "1000", "--data", SAMPLE, "--share"];
+    let traders = [("2", "desk", "1/2"), ("3", "other", "2/2")]
+        .map(|(id, stream, share)| client(id, stream, &[&trade[..], &[share]].concat()));
+    for trader in traders {
+        let account = trader.end().expect(0).json();
+        assert_eq!((&account["commands"], &account["refused"]), (&1000.into(), &0.into()));
+        assert!(account["accepted"].as_u64() > Some(100), "{account}");
+        assert!(account["fills"].as_u64() > Some(0), "{account}");
+        let latency = &account["latency"];
+        assert!(latency["p50_ns"].as_u64() <= latency["max_ns"].as_u64(), "{account}");
+    }
+    let account = stopped(engine);
+    assert_eq!(account["open_orders"], 0, "{account}");
+}

@@ -4,6 +4,9 @@
 //! The demo is a list of acts; each returns its report, and the demo is sound if all of them are.
 //! It needs no set-up: the data is built in, the ring lives in a private directory of its own.
 
+pub(crate) mod auditor;
+pub(crate) mod bridge;
+pub(crate) mod engine;
 mod hosts;
 mod probe;
 pub(crate) mod publisher;
@@ -16,6 +19,8 @@ pub(crate) mod sender;
 mod stage;
 pub(crate) mod subscriber;
 pub(crate) mod survivor;
+pub(crate) mod trader;
+mod trading;
 mod troupe;
 mod wire;
 
@@ -35,6 +40,7 @@ use hosts::Hosts;
 use ring::RingReport;
 use saga::SagaReport;
 use stage::Stage;
+use trading::TradingReport;
 use wire::WireReport;
 
 /// Messages of the flat-out act: 618 replays of the sample, a little over five million.
@@ -47,6 +53,10 @@ const QUICK_PACED_MESSAGES: u64 = 3 * sample::MESSAGES;
 const WIRE_FLAT_OUT_MESSAGES: u64 = 123 * sample::MESSAGES;
 const QUICK_WIRE_FLAT_OUT_MESSAGES: u64 = 12 * sample::MESSAGES;
 const RATE_DEFAULT: u64 = 100_000;
+/// Commands of each trader, a tenth of the paced act's messages within these bounds; a second.
+const COMMANDS_MIN: u64 = 2_000;
+const COMMANDS_MAX: u64 = 10_000;
+const COMMANDS_RATE: u64 = 5_000;
 /// Messages a second of the act with two lines.
 const LINES_RATE: u64 = 20_000;
 
@@ -63,8 +73,12 @@ const LINES_RATE: u64 = 20_000;
 /// twice and one is overtaken; then the feed's own two lines are sent as two lines, and
 /// arbitrated. Prints the gaps found and repaired, how long repairs took, and the digests.
 ///
-/// At the end the data is recorded to a log, the subscriber is killed half way, and a new one goes
+/// Then the data is recorded to a log, the subscriber is killed half way, and a new one goes
 /// on from its last message: first from the log, then live.
+///
+/// In the last act the feed drives orders: two traders, one of them on the other host, an engine
+/// that is killed half way, a standby, a recorder and an audit. Prints the time from each command
+/// to its first event, and holds everybody's account against everybody else's, order by order.
 ///
 /// Needs no set-up and leaves nothing behind.
 #[derive(clap::Args)]
@@ -76,7 +90,7 @@ Examples:
   gapless demo --rate 1000000     a million messages a second in the paced act
   gapless demo --quick --json     one JSON object
 
-Ends with 3 if a message was missed, or a digest differs.")]
+Ends with 3 if a message was missed, or a digest or an account differs.")]
 pub(crate) struct Args {
     /// Fewer messages: about 200 thousand flat out, 24 thousand paced
     #[arg(long)]
@@ -109,6 +123,8 @@ enum Report {
     Wire(Box<WireReport>),
     /// Messages through a log.
     Log(SagaReport),
+    /// Orders.
+    Trading(Box<TradingReport>),
 }
 
 impl Report {
@@ -117,6 +133,7 @@ impl Report {
             Self::Ring(report) => report.is_sound(),
             Self::Wire(report) => report.is_sound(),
             Self::Log(report) => report.is_sound(),
+            Self::Trading(report) => report.is_sound(),
         }
     }
 
@@ -125,6 +142,7 @@ impl Report {
             Self::Ring(report) => print_ring(report, out),
             Self::Wire(report) => report.print(out),
             Self::Log(report) => report.print(out),
+            Self::Trading(report) => report.print(out),
         }
     }
 }
@@ -163,11 +181,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
         tell(Report::Wire(Box::new(report)))?;
     }
     tell(Report::Log(saga::play(paced, args.rate, &stage, args.dir.as_deref())?))?;
+    let commands = (paced / 10).clamp(COMMANDS_MIN, COMMANDS_MAX);
+    let report = trading::play(commands, COMMANDS_RATE, &hosts, &stage, args.dir.as_deref())?;
+    tell(Report::Trading(Box::new(report)))?;
     let sound = reports.iter().all(Report::is_sound);
     if args.json {
         writeln!(out, "{}", json_of(&stage, &calibration, &reports, sound)?)?;
     } else if sound {
-        writeln!(out, "Every subscriber saw every message, in order, byte for byte.")?;
+        writeln!(
+            out,
+            "Every subscriber saw every message, in order, byte for byte; every account agrees."
+        )?;
     } else {
         writeln!(out, "WRONG: messages are missing or differ, see above.")?;
     }

@@ -18,8 +18,8 @@ use crate::latency::Recorder;
 /// Datagrams of one poll.
 const POLL_LIMIT: usize = 256;
 /// The line is as bad in every run.
-const SEED: u64 = 20_130_801;
-const FAULTS: Faults = Faults {
+pub(super) const SEED: u64 = 20_130_801;
+pub(super) const FAULTS: Faults = Faults {
     loss: 0.01,
     burst: 0.0,
     burst_datagrams: 0,
@@ -180,7 +180,7 @@ fn report_for_a_while<D: Datagrams>(inlet: &mut Inlet<D>) -> anyhow::Result<()> 
 }
 
 impl Injected {
-    fn plus(self, line: FaultCounters) -> Self {
+    pub(super) fn plus(self, line: FaultCounters) -> Self {
         Self {
             datagrams: self.datagrams + line.entered,
             lost: self.lost + line.lost,

@@ -1,5 +1,7 @@
 //! The demo's recording process: the ring into a log, to the end of the stream.
 
+use std::sync::atomic::Ordering;
+
 use gapless::log::{Recorder, RecorderOptions};
 use gapless::{Address, Agent};
 
@@ -12,6 +14,9 @@ use crate::log::Directory;
 pub(crate) struct Args {
     address: Address,
     log: Directory,
+    /// Another publisher may take the ring over: the end comes only behind a cue.
+    #[arg(long)]
+    cued: bool,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
@@ -19,7 +24,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let Address::Shm(ring) = &args.address else { anyhow::bail!("rings are recorded") };
     let mut recorder = Recorder::open(ring, &args.log.0, &RecorderOptions::new())?;
     troupe::tell(&Told::Ready)?;
-    while !recorder.is_done() {
+    let cued = troupe::cue_of(args.cued);
+    while !(cued.load(Ordering::Relaxed) && recorder.is_done()) {
         if recorder.duty_cycle()? == 0 {
             std::thread::yield_now();
         }

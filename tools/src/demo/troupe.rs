@@ -3,6 +3,8 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 
@@ -87,6 +89,14 @@ impl Troupe {
         Ok(())
     }
 
+    /// Asks a process to end in order (SIGTERM).
+    pub(super) fn end(&mut self, number: usize) -> anyhow::Result<()> {
+        let member = &self.members[number];
+        let pid = nix::unistd::Pid::from_raw(member.process.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)
+            .with_context(|| format!("end the {}", member.role))
+    }
+
     /// Waits for the next line of anybody.
     ///
     /// # Errors
@@ -149,4 +159,18 @@ pub(super) fn await_cue() -> anyhow::Result<()> {
         bail!("the demo has gone");
     }
     Ok(())
+}
+
+/// A flag that the demo's cue raises; raised from the start if none is `wanted`.
+pub(super) fn cue_of(wanted: bool) -> Arc<AtomicBool> {
+    let cued = Arc::new(AtomicBool::new(!wanted));
+    if wanted {
+        let raised = Arc::clone(&cued);
+        thread::spawn(move || {
+            // If the demo has gone, so has the wish to wait for it.
+            let _ = await_cue();
+            raised.store(true, Ordering::Relaxed); // nothing else is communicated by it
+        });
+    }
+    cued
 }

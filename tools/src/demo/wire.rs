@@ -44,7 +44,7 @@ pub(super) struct Sent {
 }
 
 /// What was done to the datagrams on their way in.
-#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Injected {
     pub(super) datagrams: u64,
     pub(super) lost: u64,

@@ -11,10 +11,12 @@ use anyhow::{Context, bail};
 use gapless::order::messages::Message;
 use gapless::order::{Direction, Entry, OwnReader, OwnRecord, OwnWriter};
 use gapless::sequencer::{Client, ClientError, ClientId, Kind, Record, Refusal};
+use gapless::{Address, WaitStrategy};
 
 use super::config::Plan;
 use super::desk::Desk;
-use super::{script, words};
+use super::generate::{self, Generation};
+use super::{market, script, words};
 use crate::exit::Outcome;
 use crate::stop::Stop;
 use crate::table::print_json;
@@ -33,44 +35,64 @@ const RETRY: Duration = Duration::from_millis(5);
 #[derive(clap::Args)]
 #[command(after_long_help = script::HELP)]
 pub(crate) struct Args {
-    /// Its number
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    id: u16,
-    /// Its own stream, as shm:client-2
-    #[arg(long, value_name = "ADDRESS")]
-    to: String,
-    /// The sequenced stream, as shm:sequenced
-    #[arg(long, value_name = "ADDRESS")]
-    from: String,
+    #[command(flatten)]
+    seat: Seat,
     /// Send what FILE (TOML) defines: its [[instrument]]s and [[limits]], as an operator
     #[arg(long, value_name = "FILE")]
     setup: Option<PathBuf>,
-    /// Say what FILE says, instead of standard input; with --setup, only the set-up by default
+    /// Define the instruments of a feed as --data takes it, as an operator
+    #[arg(long, value_name = "FILE")]
+    setup_data: Option<PathBuf>,
+    /// Say what FILE says, instead of standard input; behind a set-up, nothing by default
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
-    /// Keep a record of one's own in FILE, for `gapless order reconcile`
-    #[arg(long, value_name = "FILE")]
-    record: Option<PathBuf>,
+    #[command(flatten)]
+    generation: Generation,
     /// Answers as JSON objects, one a line
     #[arg(long)]
     json: bool,
 }
 
+/// A client's number and streams.
+#[derive(clap::Args)]
+pub(crate) struct Seat {
+    /// Its number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) id: u16,
+    /// Its own stream, as shm:client-2
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) to: String,
+    /// The sequenced stream, as shm:sequenced
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) from: String,
+    /// Keep a record of one's own in FILE, for `gapless order reconcile`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+}
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let stop = Stop::on_signals()?;
-    let setup = match &args.setup {
+    let mut setup = match &args.setup {
         Some(path) => Plan::read(path)?.commands()?,
         None => Vec::new(),
     };
-    let lines = match (&args.script, &args.setup) {
-        (None, Some(_)) => None,
-        (script, _) => Some(input(script.as_deref())?),
+    if let Some(path) = &args.setup_data {
+        let defined = market::definitions(&market::read_file(path)?);
+        setup.extend(defined.into_iter().map(Message::from));
+    }
+    let is_setup = args.setup.is_some() || args.setup_data.is_some();
+    let lines = match &args.script {
+        None if is_setup || args.generation.generate.is_some() => None,
+        script => Some(input(script.as_deref())?),
     };
-    let mut trader = Trader::join(args, &stop)?;
-    trader.await_ready(&stop)?;
-    for message in &setup {
-        trader.send(message)?;
-        trader.await_answer(&stop)?;
+    let mut trader = Trader::join(&args.seat, args.json, &stop)?;
+    trader.set_up(&setup, &stop)?;
+    if args.generation.generate.is_some() {
+        let feed = generate::feed(&args.generation)?;
+        let generated = trader.generate(feed, &args.generation, &stop, || Ok(()))?;
+        trader.leave()?;
+        generated.tell(args.json)?;
+        return Ok(Outcome::Sound);
     }
     if let Some(lines) = lines {
         trader.obey(&lines, &stop)?;
@@ -114,9 +136,13 @@ enum Asked {
 
 /// A client of the stream, and what it knows.
 pub(crate) struct Trader {
-    client: Client,
-    pub(crate) desk: Desk,
-    own: Own,
+    pub(super) client: Client,
+    pub(super) desk: Desk,
+    pub(super) own: Own,
+    /// How it waits where every microsecond counts.
+    pub(super) wait: WaitStrategy,
+    /// Whether answers are told.
+    pub(super) silent: bool,
     asked: Asked,
     answered: bool,
     /// What the last command was, for those that nothing but silence answers.
@@ -128,10 +154,15 @@ pub(crate) struct Trader {
 
 impl Trader {
     /// Opens the streams, once the sequenced one is there.
-    fn join(args: &Args, stop: &Stop) -> anyhow::Result<Self> {
-        let id = ClientId(args.id);
+    pub(crate) fn join(seat: &Seat, json: bool, stop: &Stop) -> anyhow::Result<Self> {
+        let id = ClientId(seat.id);
+        let wait = match seat.from.parse() {
+            Ok(Address::Shm(shm)) => shm.wait_strategy(),
+            Ok(Address::Udp(udp)) => udp.wait_strategy(),
+            _ => WaitStrategy::default(),
+        };
         let client = loop {
-            match Client::open(id, &args.to, &args.from) {
+            match Client::open(id, &seat.to, &seat.from) {
                 Ok(client) => break client,
                 Err(gapless::Error::Ring(gapless::shm::RingError::NotFound { .. })) => {
                     if stop.asked() {
@@ -145,25 +176,36 @@ impl Trader {
         Ok(Self {
             client,
             desk: Desk::new(id),
-            own: Own::open(args.record.as_deref(), id)?,
+            own: Own::open(seat.record.as_deref(), id)?,
+            wait,
+            silent: false,
             asked: Asked::Nothing,
             answered: false,
             last: String::new(),
-            json: args.json,
+            json,
             nonsense: 0,
         })
     }
 
-    /// Waits until the sequencer has said how far this client had come.
-    fn await_ready(&mut self, stop: &Stop) -> anyhow::Result<()> {
+    /// Tells nobody what it is answered.
+    pub(crate) fn in_silence(self) -> Self {
+        Self { silent: true, ..self }
+    }
+
+    /// Waits until the sequencer has said how far this client had come, and sends these.
+    pub(crate) fn set_up(&mut self, messages: &[Message], stop: &Stop) -> anyhow::Result<()> {
         while !self.client.is_ready() {
             self.go_on(stop)?;
+        }
+        for message in messages {
+            self.send(message)?;
+            self.await_answer(stop)?;
         }
         Ok(())
     }
 
     /// Waits until the last command was answered.
-    fn await_answer(&mut self, stop: &Stop) -> anyhow::Result<()> {
+    pub(super) fn await_answer(&mut self, stop: &Stop) -> anyhow::Result<()> {
         while self.asked != Asked::Nothing {
             self.go_on(stop)?;
         }
@@ -210,7 +252,7 @@ impl Trader {
         }
     }
 
-    fn send(&mut self, message: &Message) -> anyhow::Result<()> {
+    pub(super) fn send(&mut self, message: &Message) -> anyhow::Result<()> {
         let mut bytes = Vec::new();
         message.encode_to(&mut bytes);
         let number = loop {
@@ -228,20 +270,35 @@ impl Trader {
         Ok(())
     }
 
-    /// Takes what there is in the stream.
+    /// Takes what there is in the stream, and tells what concerns the client.
     fn poll(&mut self) -> anyhow::Result<usize> {
-        let Self { client, desk, own, asked, answered, last, json, .. } = self;
-        let id = client.id();
+        let (mut asked, mut answered) = (self.asked, self.answered);
+        let (json, silent, last) = (self.json, self.silent, std::mem::take(&mut self.last));
+        let polled = self.drive(|record, desk| {
+            let done = is_through(record, desk.client(), &mut asked, &mut answered);
+            if silent {
+                return Ok(());
+            }
+            if done {
+                tell_done(&last, json)?;
+            }
+            tell(record, desk, json)
+        });
+        (self.asked, self.answered, self.last) = (asked, answered, last);
+        polled
+    }
+
+    /// Takes what there is in the stream, with what is known by then, and tells `told`.
+    pub(super) fn drive(
+        &mut self,
+        mut told: impl FnMut(&Record<'_>, &Desk) -> anyhow::Result<()>,
+    ) -> anyhow::Result<usize> {
+        let Self { client, desk, own, .. } = self;
         let mut failed = None;
         let polled = client.poll(POLL_LIMIT, |record| {
             desk.learn(record);
-            let done = match is_through(record, id, asked, answered) {
-                true => tell_done(last, *json),
-                false => Ok(()),
-            };
-            let told = done.and_then(|()| tell(record, desk, *json));
-            let kept = own.seen(record, id);
-            if let Err(error) = told.and(kept) {
+            let kept = own.seen(record, desk.client());
+            if let Err(error) = told(record, desk).and(kept) {
                 failed.get_or_insert(error);
             }
         });
@@ -259,7 +316,7 @@ impl Trader {
     }
 
     /// Takes its leave.
-    fn leave(mut self) -> anyhow::Result<()> {
+    pub(crate) fn leave(mut self) -> anyhow::Result<()> {
         self.own.flush()?;
         // Without room for a good-bye its end is noticed all the same.
         let _ = self.client.close();

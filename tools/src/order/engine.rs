@@ -94,6 +94,19 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
+    /// The tables unless told otherwise, with this opening book.
+    pub(crate) fn with_book(path: PathBuf) -> Self {
+        let (config, clients, instruments, orders) = (None, None, None, None);
+        Self { config, clients, instruments, orders, seed_book: vec![path] }
+    }
+
+    /// With other capacities.
+    pub(crate) fn resize(&mut self, clients: u16, instruments: u32, orders: u32) {
+        self.clients = Some(clients);
+        self.instruments = Some(instruments);
+        self.orders = Some(orders);
+    }
+
     /// The file, or nothing said.
     pub(super) fn plan(&self) -> anyhow::Result<Plan> {
         self.config.as_deref().map_or_else(|| Ok(Plan::default()), Plan::read)
@@ -214,23 +227,46 @@ impl Setting {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let stop = Stop::on_signals()?;
+    let begun = Instant::now();
+    let sequencer = work(args, &stop, |standing, term, next| {
+        let next = grouped(next);
+        match (standing, term) {
+            (Standing::Waiting, _) => eprintln!("waits for its turn"),
+            (Standing::Following, 0) => eprintln!("stands by: reads the stream"),
+            (Standing::Following, term) => {
+                eprintln!("stands by: another leads, term {term}, next record {next}");
+            }
+            (Standing::Leading, term) => eprintln!("leads: term {term}, next record {next}"),
+        }
+        Ok(())
+    })?;
+    summarise(args, &sequencer, begun)?;
+    Ok(Outcome::Sound)
+}
+
+/// Leads or follows until it is asked to stop, and says each time that it changes what it does, in
+/// which term, and at which record.
+pub(crate) fn work(
+    args: &Args,
+    stop: &Stop,
+    told: impl FnMut(Standing, u32, u64) -> anyhow::Result<()>,
+) -> anyhow::Result<Sequencer<Engine<Exchange>>> {
     let Setting { mut sequencer, wait, core, clients } = Setting::of(args)?;
     if let Some(core) = core {
         pin_current_thread(core)?;
     }
-    let begun = Instant::now();
-    lead_or_follow(&mut sequencer, wait, &stop)?;
+    lead_or_follow(&mut sequencer, wait, stop, told)?;
     if let Some(path) = &args.state {
         write_state(path, &State::of(sequencer.application(), sequencer.next_sequence(), clients))?;
     }
-    summarise(args, &sequencer, begun)?;
-    Ok(Outcome::Sound)
+    Ok(sequencer)
 }
 
 fn lead_or_follow(
     sequencer: &mut Sequencer<Engine<Exchange>>,
     wait: WaitStrategy,
     stop: &Stop,
+    mut tell: impl FnMut(Standing, u32, u64) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut waiter = Waiter::new(wait);
     let mut told = (Standing::Waiting, 0);
@@ -247,15 +283,7 @@ fn lead_or_follow(
         let now = (sequencer.standing(), sequencer.term());
         if now != told {
             told = now;
-            let next = grouped(sequencer.next_sequence());
-            match now {
-                (Standing::Waiting, _) => eprintln!("waits for its turn"),
-                (Standing::Following, 0) => eprintln!("stands by: reads the stream"),
-                (Standing::Following, term) => {
-                    eprintln!("stands by: another leads, term {term}, next record {next}");
-                }
-                (Standing::Leading, term) => eprintln!("leads: term {term}, next record {next}"),
-            }
+            tell(now.0, now.1, sequencer.next_sequence())?;
         }
         if stop.asked() {
             return Ok(());

@@ -1,18 +1,21 @@
 //! `gapless order`: the order and execution path, each part of it a process.
 
 mod audit;
-mod chain;
-mod client;
+pub(crate) mod chain;
+pub(crate) mod client;
 mod config;
 mod decimal;
 mod desk;
-mod engine;
+pub(crate) mod engine;
+mod flow;
+pub(crate) mod generate;
+pub(crate) mod market;
 mod names;
 mod positions;
-mod reconcile;
+pub(crate) mod reconcile;
 mod replica;
 mod script;
-mod source;
+pub(crate) mod source;
 mod state;
 mod words;
 
