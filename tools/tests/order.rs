@@ -83,12 +83,17 @@ fn orders_are_checked_matched_and_answered() {
     assert!(lines[0].starts_with("accepted 1: buy 4 AAPL @ 187.50"), "{lines:?}");
     assert_eq!(lines[1], "filled 1: bought 4 AAPL @ 187.25, 0 left, taker, fee 0.75");
     assert_eq!(lines[2..], ["rejected 2: MaxQuantity", "rejected: NotAuthorised"]);
-    maker.write("replace 1 20 @ 187.30\ncancel all\ncancel 1\n");
+    maker.write("replace 1 20 @ 187.30\nlist\ncancel all\ncancel 1\n");
     let maker = maker.end().expect(0);
     let rest: Vec<&str> = maker.out().lines().skip(1).collect();
+    // What its first line began with is read already.
+    let order = maker.out().lines().next().expect("a number");
+    let listed = format!("open 2: sell 20 AAPL @ 187.30, 16 left, order #{order}");
     let expected = [
         "filled 1: sold 4 AAPL @ 187.25, 6 left, maker",
         "replaced 1 by 2: 16 AAPL @ 187.30 open",
+        &listed,
+        "1 open, the last was 2",
         "cancelled 2: 16 AAPL, Requested",
         "cancel rejected 1: TooLate",
     ];
@@ -314,4 +319,133 @@ fn generators_trade_by_a_real_feed() {
     }
     let account = stopped(engine);
     assert_eq!(account["open_orders"], 0, "{account}");
+}
+
+/// The messages of a file of records.
+fn messages_of(file: &[u8]) -> Vec<Vec<u8>> {
+    let (mut messages, mut rest) = (Vec::new(), file);
+    while let Some((length, tail)) = rest.split_first_chunk() {
+        let (message, tail) = tail.split_at(usize::from(u16::from_be_bytes(*length)));
+        messages.push(message.to_vec());
+        rest = tail;
+    }
+    messages
+}
+
+/// Where in a stream client 2's first three commands are, 0 the first message.
+fn first_commands(messages: &[Vec<u8>]) -> [usize; 3] {
+    let is_command = |message: &[u8]| message[0] == 1 && message[2..4] == [2, 0];
+    let mut commands = (0..messages.len()).filter(|&index| is_command(&messages[index]));
+    [(); 3].map(|()| commands.next().expect("a command"))
+}
+
+#[test]
+fn what_is_planted_in_the_stream_is_found_and_named() {
+    let rings = Rings::new();
+    day(&rings);
+    let path = |name: &str| rings.path().join(name).to_str().expect("text").to_owned();
+    let exported = path("day.records");
+    rings.run(["log", "export", &path("log"), &exported, "--format", "file"]).expect(0);
+    let sound = messages_of(&std::fs::read(&exported).expect("exported"));
+    let [first, second, next] = first_commands(&sound);
+    let time = sound.iter().position(|message| message[0] == 4).expect("time passes");
+    // As many messages as before: the numbers of the others stay.
+    let plant = |what: &str| {
+        let mut messages = sound.clone();
+        match what {
+            "missing" => messages[second] = sound[time].clone(),
+            "duplicated" => messages[time] = sound[first].clone(),
+            // The lowest byte of the price: stamp, header, the client's number, and then it.
+            "altered" => messages[first][32 + 8 + 8] ^= 1,
+            "reordered" => messages.swap(first, second),
+            _ => unreachable!("four kinds"),
+        }
+        messages
+    };
+    for (what, place, named) in [
+        // It should have been in front of the client's next one.
+        ("missing", next, "command 2 (NewOrder of order 2) was sent, and is not in the stream"),
+        ("duplicated", time.max(first), "is in the stream twice"),
+        ("altered", first, "was altered: price"),
+        ("reordered", first, "is in front of command"),
+    ] {
+        let mut file = Vec::new();
+        for message in plant(what) {
+            file.extend_from_slice(&(message.len() as u16).to_be_bytes());
+            file.extend_from_slice(&message);
+        }
+        std::fs::write(&exported, file).expect("written");
+        let log = path(what);
+        rings.run(["log", "import", &exported, &log, "--format", "file"]).expect(0);
+        let stream = format!("log:{log}");
+        let desk = path("desk.orders");
+        let arguments = ["order", "reconcile", "--stream", &stream, "--client", &desk];
+        let found = rings.run(arguments).expect(3);
+        let line = found.out().lines().find(|line| line.contains(named));
+        let line = line.unwrap_or_else(|| panic!("{what}: {}", found.out()));
+        assert!(line.starts_with(&format!("#{} client 2: ", place + 1)), "{what}: {line}");
+    }
+}
+
+#[test]
+fn an_engine_made_from_a_snapshot_agrees_as_well() {
+    let rings = Rings::new();
+    let path = |name: &str| rings.path().join(name).to_str().expect("text").to_owned();
+    let engine = leading(&rings, &[]);
+    let snapshots = ["--snapshots", &path("snapshots"), "--snapshot-records", "10"];
+    let mut standby = self::engine(&rings, "standby", &snapshots);
+    standby.await_error_line("stands by: another leads, term 1");
+    let log = format!("log:{}", path("log"));
+    let record = ["record", "shm:sequenced?wait=yield", &log, "--json", "--follow"];
+    let mut recorder = rings.start(record);
+    set_up(&rings);
+    trade(&rings, "2", "desk", "sell 10 AAPL @ 187.25\nsell 5 AAPL @ 187.30\n").expect(0);
+    while !rings.path().join("snapshots").exists() {
+        std::thread::yield_now(); // the standby has fallen behind
+    }
+    trade(&rings, "3", "other", "buy 4 AAPL @ 187.25\n").expect(0);
+    stopped(engine);
+    standby.await_error_line("leads: term 2");
+    trade(&rings, "3", "other", "buy 4 AAPL @ 187.25\n").expect(0);
+    let account = stopped(standby);
+    assert!(account["snapshots"].as_u64() > Some(0), "{account}");
+    let end = account["next_sequence"].as_u64().expect("a number");
+    let recorded = || gapless::log::survey(&rings.path().join("log")).expect("a log");
+    while recorded().last().map_or(0, |segment| segment.next_sequence) < end {
+        std::thread::yield_now();
+    }
+    recorder.signal(Signal::SIGINT);
+    recorder.end().expect(0);
+    let whole = reconcile(&rings, &[]).expect(0).json();
+    let rest = reconcile(&rings, &["--snapshot", &path("snapshots")]).expect(0).json();
+    assert_eq!(whole["state"], rest["state"], "{rest:#}");
+    assert!(rest["replayed"].as_u64() < whole["replayed"].as_u64(), "{rest:#}");
+    assert_eq!((&rest["engine_orders"], &rest["fills"]), (&2.into(), &4.into()), "{rest:#}");
+    let nothing = reconcile(&rings, &["--snapshot", &path("nowhere")]).expect(1);
+    assert!(nothing.err().contains("no snapshot"), "{}", nothing.err());
+}
+
+#[test]
+fn a_client_that_comes_late_is_told_what_it_has_open() {
+    let rings = Rings::new();
+    let mut arguments = vec!["order", "engine", "--out", "shm:sequenced?capacity=16K&wait=yield"];
+    for client in CLIENTS {
+        arguments.extend(["--client", client]);
+    }
+    let mut engine = rings.start_all(&[&arguments[..], &["--json"]].concat());
+    engine.await_error_line("leads: term");
+    set_up(&rings);
+    trade(&rings, "2", "desk", "sell 10 AAPL @ 187.25\n").expect(0);
+    let ring = gapless::shm::Inspector::open_file(&rings.file("sequenced")).expect("a ring");
+    let end = ring.snapshot().next_sequence;
+    while ring.snapshot().oldest_sequence < end {
+        std::thread::yield_now(); // time passes, and overwrites what was
+    }
+    let late = trade(&rings, "2", "desk", "sell 10 AAPL @ 187.25\ncancel 1\nlist\n").expect(3);
+    assert!(late.err().contains("?log="), "{}", late.err());
+    let lines: Vec<&str> = late.out().lines().collect();
+    assert!(lines[0].starts_with("open 1: sell 10 "), "{lines:?}");
+    assert_eq!((lines[1], lines[3]), ("1 open, the last was 1", "0 open, the last was 1"));
+    assert!(lines[2].starts_with("cancelled 1: 10 "), "{lines:?}");
+    stopped(engine);
 }

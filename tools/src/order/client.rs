@@ -8,8 +8,8 @@ use std::thread::{sleep, spawn};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use gapless::order::messages::Message;
-use gapless::order::{Direction, Entry, OwnReader, OwnRecord, OwnWriter};
+use gapless::order::messages::{ListOrders, Message};
+use gapless::order::{Direction, Entry, InstrumentId, OwnReader, OwnRecord, OwnWriter};
 use gapless::sequencer::{Client, ClientError, ClientId, Kind, Record, Refusal};
 use gapless::{Address, WaitStrategy};
 
@@ -196,6 +196,11 @@ impl Trader {
     pub(crate) fn set_up(&mut self, messages: &[Message], stop: &Stop) -> anyhow::Result<()> {
         while !self.client.is_ready() {
             self.go_on(stop)?;
+        }
+        if self.desk.names().is_late() {
+            // Which numbers it has used, and what it has open, stands where it cannot look.
+            self.send(&ListOrders { instrument: InstrumentId(0) }.into())?;
+            self.await_answer(stop)?;
         }
         for message in messages {
             self.send(message)?;

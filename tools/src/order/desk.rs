@@ -43,6 +43,10 @@ impl Desk {
             Ok(Message::Cancelled(order)) => {
                 self.open.remove(&order.client_order_id);
             }
+            Ok(Message::Listed(order)) => {
+                self.open.insert(order.client_order_id, order.instrument);
+            }
+            Ok(Message::ListEnd(end)) => self.used = self.used.max(end.last),
             Ok(Message::Replaced(order)) => {
                 self.open.remove(&order.original);
                 self.open.insert(order.client_order_id, order.instrument);

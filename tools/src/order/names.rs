@@ -23,11 +23,16 @@ pub(crate) struct Names {
     named: BTreeMap<InstrumentId, Named>,
     /// A definition that may still be rejected, and its place in the stream.
     held: Option<(u64, DefineInstrument)>,
+    /// Number of the first record that was seen; 0 if none was.
+    first: u64,
 }
 
 impl Names {
     /// Takes the next record.
     pub(crate) fn learn(&mut self, record: &Record<'_>) {
+        if self.first == 0 {
+            self.first = record.sequence;
+        }
         if let Some((sequence, define)) = self.held.take() {
             let answers = record.kind == Kind::Event && record.reference == sequence;
             let rejected = Message::template_of(record.payload) == Some(Rejected::TEMPLATE_ID);
@@ -51,6 +56,10 @@ impl Names {
         let by_id = || text.parse().ok().and_then(|id| self.named.get(&InstrumentId(id)));
         let found = by_symbol.or_else(by_id);
         found.copied().ok_or_else(|| match self.named.len() {
+            0 if self.is_late() => format!(
+                "{text}: the stream's beginning is gone from its ring, and what was defined with \
+                 it: name its log as well, as in shm:sequenced?log=/var/log/orders"
+            ),
             0 => format!("{text}: no instrument has been defined"),
             _ => {
                 let known = self.named.values().map(|named| named.symbol.as_str());
@@ -58,6 +67,11 @@ impl Names {
                 format!("{text}: no such instrument; there are {}", known.join(", "))
             }
         })
+    }
+
+    /// Whether the beginning of the stream was not seen.
+    pub(crate) fn is_late(&self) -> bool {
+        self.first > 1
     }
 
     /// What an instrument is called.
@@ -135,6 +149,10 @@ pub(crate) mod tests {
         assert_eq!(apple.price("187.25"), Ok(Price(18725)));
         assert_eq!(names.price(InstrumentId(7), Price(18725)), "187.25");
         assert!(names.find("MSFT").unwrap_err().contains("there are AAPL"));
+        let mut late = Names::default();
+        late.learn(&record(1000, Kind::Time, 0, &[]));
+        assert!(late.find("AAPL").unwrap_err().contains("?log="));
+        assert!(late.is_late() && !names.is_late());
         assert!(apple.price("187.255").unwrap_err().starts_with("AAPL: "));
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use gapless::order::messages::{
-    CancelOrder, KillSwitch, MassCancel, Message, NewOrder, ReplaceOrder, SetMarketState,
-    SetReference, SetVenue,
+    CancelOrder, KillSwitch, ListOrders, MassCancel, Message, NewOrder, ReplaceOrder,
+    SetMarketState, SetReference, SetVenue,
 };
 use gapless::order::{
     ClientOrderId, InstrumentId, MarketState, OrderId, OrderType, Price, Quantity, Side,
@@ -23,6 +23,7 @@ What may be said, a line each; # begins a remark:
   sell 10 AAPL                    a market order
   cancel 3                        an order by its client's number; #17: by its order id
   cancel all                      all of one's own; or: cancel all AAPL
+  list                            what is open; or: list AAPL
   replace 3 20 @ 187.30           another quantity and price
   open | halt | close AAPL        operators: whether it can be traded; or: all
   kill 2                          operators: stop a client, cancelling what is open; or: all
@@ -44,6 +45,7 @@ pub(crate) fn parse(line: &str, desk: &Desk) -> Result<Option<Message>, String> 
         "buy" => new_order(Side::Buy, rest, names, next),
         "sell" => new_order(Side::Sell, rest, names, next),
         "cancel" => cancel(rest, names),
+        "list" => list(rest, names),
         "replace" => replace(rest, desk),
         "open" => market(MarketState::Open, rest, names),
         "halt" => market(MarketState::Halted, rest, names),
@@ -59,7 +61,7 @@ pub(crate) fn parse(line: &str, desk: &Desk) -> Result<Option<Message>, String> 
             _ => Err("expected: reference AAPL 187.25".into()),
         },
         "venue" => venue(rest),
-        _ => Err(format!("{verb}: no such command; buy, sell, cancel, replace, open, halt, …")),
+        _ => Err(format!("{verb}: no such command; buy, sell, cancel, list, replace, open, …")),
     }
     .map(Some)
 }
@@ -121,6 +123,14 @@ fn cancel(words: &[&str], names: &Names) -> Result<Message, String> {
             Ok(CancelOrder { client_order_id, order_id }.into())
         }
         _ => Err("expected: cancel 3, cancel #17, cancel all, or cancel all AAPL".into()),
+    }
+}
+
+fn list(words: &[&str], names: &Names) -> Result<Message, String> {
+    match words {
+        [] => Ok(ListOrders { instrument: InstrumentId(0) }.into()),
+        [symbol] => Ok(ListOrders { instrument: names.find(symbol)?.id }.into()),
+        _ => Err("expected: list, or list AAPL".into()),
     }
 }
 
@@ -222,6 +232,8 @@ mod tests {
         assert_eq!(say("cancel #17"), Ok(Some(by_id.into())));
         let all = MassCancel { instrument: InstrumentId(7) };
         assert_eq!(say("cancel all AAPL"), Ok(Some(all.into())));
+        let list = ListOrders { instrument: InstrumentId(0) };
+        assert_eq!(say("list"), Ok(Some(list.into())));
     }
 
     #[test]

@@ -56,6 +56,15 @@ pub(crate) fn event(message: &Message, names: &Names) -> String {
             0 => format!("cancel rejected of #{}: {}", rejected.order_id, rejected.reason),
             name => format!("cancel rejected {name}: {}", rejected.reason),
         },
+        Message::Listed(order) => {
+            let price = names.price(order.instrument, order.price);
+            let symbol = names.symbol(order.instrument);
+            let side = order.side.to_string().to_lowercase();
+            let (name, quantity, leaves) = (order.client_order_id, order.quantity, order.leaves);
+            let id = order.order_id;
+            format!("open {name}: {side} {quantity} {symbol} @ {price}, {leaves} left, order #{id}")
+        }
+        Message::ListEnd(end) => format!("{} open, the last was {}", end.orders, end.last),
         other => other.to_string(),
     }
 }
