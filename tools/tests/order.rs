@@ -70,6 +70,9 @@ fn stopped(mut engine: Running) -> serde_json::Value {
 fn orders_are_checked_matched_and_answered() {
     let rings = Rings::new();
     let engine = leading(&rings, &[]);
+    let follow = ["order", "positions", "shm:sequenced", "--follow", "--json", "--every", "1ms"];
+    let mut positions = rings.start(follow);
+    assert_eq!(positions.read_exact(3), b"[]\n");
     set_up(&rings);
     let limits = ["order", "client", "--id", "2", "--to", "shm:desk", "--from", "shm:sequenced"];
     let mut maker = rings.start_all(&limits);
@@ -98,6 +101,11 @@ fn orders_are_checked_matched_and_answered() {
         "cancel rejected 1: TooLate",
     ];
     assert_eq!(rest, expected);
+    positions.signal(Signal::SIGINT);
+    let positions = positions.end().expect(0);
+    let last = positions.out().lines().last().expect("positions");
+    let last: serde_json::Value = serde_json::from_str(last).expect("JSON");
+    assert_eq!((&last[0]["quantity"], &last[1]["quantity"]), (&(-4).into(), &4.into()), "{last}");
     let account = stopped(engine);
     assert_eq!((&account["standing"], &account["trades"]), (&"leading".into(), &1.into()));
     assert_eq!((&account["open_orders"], &account["instruments"]), (&0.into(), &1.into()));

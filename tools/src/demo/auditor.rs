@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::bail;
 use gapless::order::Positions;
@@ -16,6 +17,8 @@ use crate::units;
 
 /// Records of one poll.
 const POLL_LIMIT: usize = 256;
+/// It is in no hurry: the others need the core more.
+const REST: Duration = Duration::from_millis(1);
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -49,7 +52,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
         });
         match (failed, polled) {
             (Some(error), _) => return Err(error),
-            (None, Ok(0) | Err(PollError::Unsteady)) => std::thread::yield_now(),
+            (None, Ok(0) | Err(PollError::Unsteady)) => std::thread::sleep(REST),
             (None, Ok(_)) => {}
             (None, Err(error)) => bail!("the audit has a hole: {error}"),
         }

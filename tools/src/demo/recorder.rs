@@ -1,6 +1,7 @@
 //! The demo's recording process: the ring into a log, to the end of the stream.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use gapless::log::{Recorder, RecorderOptions};
 use gapless::{Address, Agent};
@@ -9,6 +10,9 @@ use super::ring::Told;
 use super::troupe;
 use crate::exit::Outcome;
 use crate::log::Directory;
+
+/// A recorder among many processes looks so often for more.
+const REST: Duration = Duration::from_millis(1);
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -26,8 +30,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
     troupe::tell(&Told::Ready)?;
     let cued = troupe::cue_of(args.cued);
     while !(cued.load(Ordering::Relaxed) && recorder.is_done()) {
-        if recorder.duty_cycle()? == 0 {
-            std::thread::yield_now();
+        match recorder.duty_cycle()? {
+            0 if args.cued => std::thread::sleep(REST), // others need the core more
+            0 => std::thread::yield_now(),
+            _ => {}
         }
     }
     let messages = recorder.counts().messages;
