@@ -325,7 +325,8 @@ impl<A: Application> Sequencer<A> {
     /// Gets the lease, reads what is still to be read, and leads; or goes on as before, if another
     /// was quicker.
     fn take_over(&mut self, subscriber: Option<Box<Subscriber>>) -> Result<usize, SequencerError> {
-        let publisher = if self.election.may_lead() { self.claim()? } else { None };
+        let may_lead = self.election.may_lead();
+        let publisher = if may_lead { self.claim(subscriber.is_some())? } else { None };
         let Some(mut publisher) = publisher else {
             if let Some(subscriber) = subscriber {
                 self.part = Part::Following(subscriber);
@@ -353,9 +354,18 @@ impl<A: Application> Sequencer<A> {
         self.lead(publisher)
     }
 
-    /// The stream's publisher; `None` if another has the lease.
-    fn claim(&self) -> Result<Option<Publisher>, SequencerError> {
-        match Publisher::open_at(&self.output) {
+    /// The stream's publisher; `None` if another has the lease. Clients wait for one that takes
+    /// over: it maps the ring without touching all of its pages first, which takes milliseconds.
+    fn claim(&self, takes_over: bool) -> Result<Option<Publisher>, SequencerError> {
+        let mut output = self.output.clone();
+        match &mut output {
+            Address::Shm(shm) if takes_over => shm.ring = shm.ring.clone().prefault(false),
+            Address::Udp(udp) if takes_over => {
+                udp.ring.ring = udp.ring.ring.clone().prefault(false);
+            }
+            _ => {}
+        }
+        match Publisher::open_at(&output) {
             Ok(publisher) if publisher.max_message_bytes() < EVENT_BYTES_MIN => {
                 let stream = self.options.output.clone();
                 let reason = "its messages are too short for records: 256 bytes are needed";
