@@ -13,6 +13,7 @@ use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
 use gapless_shm::{ConsumerOptions, RingOptions, Start};
 
+use crate::order::{Applied, Checks, RiskChecks};
 use crate::run::workspace;
 
 /// Operations of the shorter run.
@@ -36,6 +37,10 @@ pub(crate) enum Operation {
     EmptyPoll,
     /// `try_publish` of 48 B, then a poll that hands it over.
     PublishPoll,
+    /// A command's whole way through the engine.
+    Order,
+    /// An order's pre-trade checks, and giving back what they reserved.
+    Risk,
 }
 
 impl Operation {
@@ -56,6 +61,20 @@ pub(crate) struct Spin {
 
 /// Does `count` operations. Runs under callgrind.
 pub(crate) fn spin(spin: &Spin) -> Result<()> {
+    match spin.operation {
+        Operation::Order => {
+            let mut applied = Applied::new()?;
+            // As many whatever `count` is, so that making them cancels.
+            applied.fill(2 * OPERATIONS as usize);
+            applied.run(spin.count as usize);
+            Ok(())
+        }
+        Operation::Risk => Checks::new(RiskChecks::DESK)?.count(spin.count),
+        _ => spin_ring(spin),
+    }
+}
+
+fn spin_ring(spin: &Spin) -> Result<()> {
     let dir = workspace()?;
     // Small, so that laps and their housekeeping are part of the count; not prefaulted, since the
     // kernel's work is not counted and the emulator knows few ways to ask for it.
@@ -146,6 +165,16 @@ pub(crate) fn count(check: bool) -> Result<()> {
     println!("{table}");
     ensure!(!check || over.is_empty(), "above the budget: {}", over.join(", "));
     Ok(())
+}
+
+/// Instructions of an order's way through the engine, and of its checks with giving back.
+///
+/// # Errors
+/// If valgrind is not installed, or fails.
+pub(crate) fn of_orders() -> Result<[f64; 2]> {
+    let dir = workspace()?;
+    let order = per_operation(Operation::Order, dir.path())?;
+    Ok([order, per_operation(Operation::Risk, dir.path())?])
 }
 
 /// Instructions of one operation.

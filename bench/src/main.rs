@@ -1,5 +1,5 @@
-//! `gapless-bench`: how fast the ring, the wire and the log are, against the physical limit and
-//! against their peers, measured in one interleaved run.
+//! `gapless-bench`: how fast the ring, the wire, the log and the order path are, against the
+//! physical limit and against their peers, measured in one interleaved run.
 //!
 //! The rules: both sides pinned; warmed up; every sample in a histogram; the timer's own cost
 //! stated; medians of several rounds with the extremes beside them; paced load measured from the
@@ -20,6 +20,7 @@ mod mapping;
 mod memcpy;
 mod net;
 mod oneway;
+mod order;
 mod partner;
 mod peers;
 mod place;
@@ -60,6 +61,7 @@ Suites:
   ipc    the ring between two processes of one host, its floor and its peers
   net    streams over datagrams between two processes, and their floors
   log    streams on a disk, what disk and memory do by themselves, and peers
+  order  the order path: sequencer, risk, matching, fail-over, replay
 
 Example:
   gapless-bench ipc --quick --json ipc.jsonl";
@@ -124,6 +126,9 @@ enum Command {
     /// A writer that is to be killed.
     #[command(name = "__doomed", hide = true)]
     Doomed(log::Doomed),
+    /// A sequencer that is to be killed.
+    #[command(name = "__node", hide = true)]
+    Node(order::Node),
     /// The other side of a run.
     #[command(name = "__partner", hide = true)]
     Partner(partner::Brief),
@@ -134,6 +139,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Some(Command::Partner(brief)) => partner::run(&brief),
         Some(Command::Doomed(doomed)) => doomed.run(),
+        Some(Command::Node(node)) => node.run(),
         Some(Command::Spin(spin)) => instructions::spin(&spin),
         Some(Command::Instructions { check }) => instructions::count(check),
         None => measure(&cli.measure),
@@ -187,6 +193,7 @@ fn measure(args: &Measure) -> Result<()> {
     progress("");
     let report = Report::new(host, clock, suite, &cases, &runs)?.skipping(skipped);
     println!("{}", report.table());
+    report.remarks().for_each(|remark| println!("{remark}"));
     report.skipped.iter().for_each(|skipped| println!("{skipped}"));
     if let Some(path) = &args.json {
         write(path, |out| report.write_json(out))?;

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::host::Host;
 use crate::probe::Class;
 use crate::run::Run;
-use crate::scenario::Case;
+use crate::scenario::{Case, Kills};
 
 /// A median, and the smallest and largest value beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,6 +66,18 @@ pub(crate) struct Row {
     pub(crate) ratio_lossfree: Option<f64>,
     /// Over the same without agents between: the rate, or else p50.
     pub(crate) ratio_inline: Option<f64>,
+    /// p50 over that of the plain ring.
+    pub(crate) ratio_ring: Option<f64>,
+    /// How often a stream's writer was killed in all rounds, and what became of its commands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) kills: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) lost: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) duplicated: Option<u64>,
+    /// Whether states that must be equal were, in all rounds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hash_equal: Option<bool>,
     pub(crate) samples: u64,
     pub(crate) rounds: usize,
     pub(crate) p50_spread_ns: Option<Spread>,
@@ -73,6 +85,30 @@ pub(crate) struct Row {
     pub(crate) p999_spread_ns: Option<Spread>,
     pub(crate) rate_spread_mps: Option<Spread>,
     pub(crate) details: BTreeMap<String, f64>,
+}
+
+impl Row {
+    /// Takes the percentiles of all rounds' samples together, if there are such.
+    fn pooling(mut self, clock: Clock, samples: Option<&Histogram<u64>>) -> Self {
+        if let Some(samples) = samples {
+            let quantile = |q| Some(clock.to_ns(samples.value_at_quantile(q)));
+            self.p50_ns = quantile(0.5);
+            self.p90_ns = quantile(0.9);
+            self.p99_ns = quantile(0.99);
+            self.p999_ns = quantile(0.999);
+            self.p9999_ns = quantile(0.9999);
+        }
+        self
+    }
+
+    /// What people are told below the table; nothing of most cases.
+    fn remark(&self) -> Option<String> {
+        if let (Some(kills), Some(lost), Some(twice)) = (self.kills, self.lost, self.duplicated) {
+            return Some(format!("{kills} kills, {lost} lost, {twice} duplicated"));
+        }
+        let equal = self.hash_equal?;
+        Some(format!("the states' hashes are {}equal", if equal { "" } else { "NOT " }))
+    }
 }
 
 /// A case that could not be run here.
@@ -132,8 +168,10 @@ impl Report {
                 let first = runs.iter().find(of_case);
                 let is_told = first.is_some_and(|first| !case.any_class || first.class == class);
                 if !of_row.is_empty() && is_told {
-                    rows.push(row(suite, &case.name, class, clock, &of_row));
-                    merged.push(merge(&of_row)?);
+                    let all = merge(&of_row)?;
+                    let pooled = all.as_ref().filter(|_| case.pooled);
+                    rows.push(row(suite, &case.name, class, clock, &of_row).pooling(clock, pooled));
+                    merged.push(all);
                 }
             }
         }
@@ -165,6 +203,11 @@ impl Report {
         Ok(())
     }
 
+    /// What the table has no column for.
+    pub(crate) fn remarks(&self) -> impl Iterator<Item = String> {
+        self.rows.iter().filter_map(|row| Some(format!("{}: {}", row.case, row.remark()?)))
+    }
+
     /// The table for people.
     pub(crate) fn table(&self) -> Table {
         let mut table = Table::new();
@@ -186,6 +229,7 @@ impl Report {
             "ring is × better",
             "×lossfree",
             "×inline",
+            "×ring",
             "samples",
         ]);
         for row in &self.rows {
@@ -206,6 +250,7 @@ impl Report {
                 ratio(row.ring_better),
                 ratio(row.ratio_lossfree),
                 ratio(row.ratio_inline),
+                ratio(row.ratio_ring),
                 row.samples.to_string(),
             ]);
         }
@@ -260,6 +305,11 @@ fn row(suite: &str, case: &str, class: Class, clock: Clock, runs: &[&Run]) -> Ro
         Some((name.clone(), Spread::of(values)?.median))
     });
     let counts = runs.iter().filter_map(|run| run.outcome.samples.as_ref());
+    let total = |count: fn(&Kills) -> u64| {
+        let all = runs.iter().filter_map(|run| run.outcome.kills.as_ref().map(count));
+        all.reduce(|total, count| total + count)
+    };
+    let equals = runs.iter().filter_map(|run| run.outcome.hash_equal);
     Row {
         suite: suite.to_owned(),
         case: case.to_owned(),
@@ -278,6 +328,11 @@ fn row(suite: &str, case: &str, class: Class, clock: Clock, runs: &[&Run]) -> Ro
         ring_better: None,
         ratio_lossfree: None,
         ratio_inline: None,
+        ratio_ring: None,
+        kills: total(|kills| kills.kills),
+        lost: total(|kills| kills.lost),
+        duplicated: total(|kills| kills.duplicated),
+        hash_equal: equals.reduce(|all, equal| all && equal),
         samples: counts.map(Histogram::len).sum(),
         rounds: runs.len(),
         p50_spread_ns: quantile(0.5),
@@ -315,6 +370,9 @@ fn compare(rows: &mut [Row], cases: &[Case]) {
         if let Some(inline) = find(&case.inline) {
             let latency = over(row.p50_ns, inline.p50_ns);
             row.ratio_inline = latency.or(over(row.rate_mps, inline.rate_mps));
+        }
+        if let Some(ring) = find(&case.ring) {
+            row.ratio_ring = over(row.p50_ns, ring.p50_ns);
         }
         if let Some(lossfree) = find(&case.lossfree) {
             let latency = over(row.p99_ns, lossfree.p99_ns);
@@ -439,6 +497,30 @@ mod tests {
         assert_eq!((rows[1].ratio_lossfree, rows[1].ratio_inline), (Some(3.0), None));
         assert_eq!(rows[1].details["p999_over_lossfree_p50"], 3.0);
         assert_eq!((rows[2].ratio_lossfree, rows[2].ratio_inline), (None, Some(1.5)));
+    }
+
+    #[test]
+    fn kills_are_added_up_and_their_percentiles_are_over_all_rounds() {
+        let cases = [
+            Case::new("ring", LineScenario),
+            Case::new("kills", LineScenario).pooled().over_ring("ring"),
+        ];
+        let mut runs = [200, 300, 1000].map(|ns| run(1, Class::Near, ns));
+        for (run, lost) in runs.iter_mut().zip(0..) {
+            run.outcome.kills = Some(Kills { kills: 10, lost, duplicated: 1 });
+            run.outcome.hash_equal = Some(lost != 1);
+        }
+        let runs: Vec<Run> = runs.into_iter().chain([run(0, Class::Near, 100)]).collect();
+        let report = Report::new(host(), Clock::with_rate(1.0), "order", &cases, &runs).unwrap();
+        let row = &report.rows[1];
+        assert_eq!((row.kills, row.lost, row.duplicated), (Some(30), Some(3), Some(3)));
+        assert_eq!((row.hash_equal, row.ratio_ring), (Some(false), Some(3.0)));
+        // The median of the rounds' own would be 300.
+        assert_eq!(row.p99_ns, Some(1000.0));
+        let remarks: Vec<_> = report.remarks().collect();
+        assert_eq!(remarks, ["kills: 30 kills, 3 lost, 3 duplicated"]);
+        let line = serde_json::to_value(&report.rows[0]).unwrap();
+        assert!(line.get("kills").is_none() && line.get("hash_equal").is_none());
     }
 
     #[test]

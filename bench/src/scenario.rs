@@ -53,10 +53,15 @@ pub(crate) struct Case {
     pub(crate) lossfree: Option<String>,
     /// The same work by the application's own threads, where agents stand between here.
     pub(crate) inline: Option<String>,
+    /// The plain ring's case, where this one carries the same through more than a ring.
+    pub(crate) ring: Option<String>,
     pub(crate) partner: Partner,
     /// Whether it does not matter how far apart the cores are, since one side does all the work or
     /// the disk takes most of the time: runs of both classes are then one row.
     pub(crate) any_class: bool,
+    /// Whether percentiles are those of the samples of all rounds together: where a round has too
+    /// few of them for percentiles of its own.
+    pub(crate) pooled: bool,
     pub(crate) scenario: Arc<dyn Scenario>,
 }
 
@@ -69,8 +74,10 @@ impl Case {
             rival: None,
             lossfree: None,
             inline: None,
+            ring: None,
             partner: Partner::Process,
             any_class: false,
+            pooled: false,
             scenario: Arc::new(scenario),
         }
     }
@@ -95,9 +102,19 @@ impl Case {
         self
     }
 
+    pub(crate) fn over_ring(mut self, ring: impl Into<String>) -> Self {
+        self.ring = Some(ring.into());
+        self
+    }
+
     /// The cases that this one is compared with.
     pub(crate) fn measures(&self) -> impl Iterator<Item = &String> {
-        [&self.floor, &self.rival, &self.lossfree, &self.inline].into_iter().flatten()
+        [&self.floor, &self.rival, &self.lossfree, &self.inline, &self.ring].into_iter().flatten()
+    }
+
+    pub(crate) fn pooled(mut self) -> Self {
+        self.pooled = true;
+        self
     }
 
     pub(crate) fn of_any_class(mut self) -> Self {
@@ -125,6 +142,11 @@ impl Span {
     /// Long enough for 99.99 percentiles of what happens 100,000 times a second.
     pub(crate) const FULL: Self =
         Self { warm_up: Duration::from_millis(100), measure: Duration::from_millis(1000) };
+
+    /// Whether this is no full measurement.
+    pub(crate) fn is_quick(&self) -> bool {
+        self.measure < Self::FULL.measure
+    }
 }
 
 /// One run, as both sides see it.
@@ -163,6 +185,17 @@ pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, TICKS_MAX, 3).expect("bounds and digits are in range")
 }
 
+/// What kills did to a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Kills {
+    /// How often its writer was killed.
+    pub(crate) kills: u64,
+    /// Commands that were accepted by their client's ring, and are not in the stream.
+    pub(crate) lost: u64,
+    /// Commands that are in it more than once.
+    pub(crate) duplicated: u64,
+}
+
 /// What one run measured.
 #[derive(Default)]
 pub(crate) struct Outcome {
@@ -174,6 +207,10 @@ pub(crate) struct Outcome {
     pub(crate) rate_mps: Option<f64>,
     /// What only this case has to say.
     pub(crate) details: BTreeMap<String, f64>,
+    /// Added up over the rounds.
+    pub(crate) kills: Option<Kills>,
+    /// Whether two states that must be equal were.
+    pub(crate) hash_equal: Option<bool>,
 }
 
 impl Outcome {

@@ -3,6 +3,7 @@
 mod ipc;
 mod log;
 mod net;
+mod order;
 
 use anyhow::{Result, bail};
 
@@ -17,10 +18,11 @@ struct Suite {
 }
 
 /// Every suite there is; the help text of the command says what each measures.
-const SUITES: [Suite; 3] = [
+const SUITES: [Suite; 4] = [
     Suite { name: "ipc", cases: ipc::cases, on_disk: false },
     Suite { name: "net", cases: net::cases, on_disk: false },
     Suite { name: "log", cases: log::cases, on_disk: true },
+    Suite { name: "order", cases: order::cases, on_disk: false },
 ];
 
 /// The cases of a suite.
@@ -114,6 +116,25 @@ mod tests {
             let case = case.unwrap_or_else(|| panic!("{name} is missing"));
             assert_eq!(case.floor.as_deref(), floor, "{name}");
         }
+    }
+
+    #[test]
+    fn the_order_path_and_what_it_is_judged_by_are_there() {
+        let cases = cases("order").unwrap();
+        for name in [
+            "order/roundtrip",
+            "order/roundtrip/three",
+            "order/sequencer",
+            "order/path",
+            "order/risk",
+            "order/failover",
+            "order/replay",
+        ] {
+            assert!(cases.iter().any(|case| case.name == name), "{name}");
+        }
+        let inline = cases.iter().find(|case| case.name == "order/roundtrip").unwrap();
+        assert_eq!(inline.floor.as_deref(), Some("floor/line"));
+        assert_eq!(inline.ring.as_deref(), Some("ring/rtt/40"));
     }
 
     #[test]

@@ -26,7 +26,9 @@ fn help_names_the_suites_and_the_options() {
     let output = bench(&["--help"]);
     assert!(output.status.success());
     let help = text(&output.stdout);
-    for word in ["ipc", "net", "log", "--quick", "--json", "--svg", "instructions", "Example"] {
+    for word in
+        ["ipc", "net", "log", "order", "--quick", "--json", "--svg", "instructions", "Example"]
+    {
         assert!(help.contains(word), "{word} is missing in:\n{help}");
     }
     assert!(!help.contains("__partner"));
