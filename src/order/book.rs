@@ -16,7 +16,8 @@
 //!   back of its price's queue, and trades first if it crosses; a post-only order that would is
 //!   left as it was.
 //! - A full book refuses ([`Reason::Capacity`]) orders that would only stand; those that trade are
-//!   served.
+//!   served. A side has at most [`LEVELS_MAX`] price levels: orders and replacements that could
+//!   come to stand on one more are refused as well.
 //!
 //! Prices are any `i64`, below zero too. Nothing here knows of ticks, lots or limits. After
 //! [`Book::new`] nothing is allocated but reports, and levels beyond those stated there. Saved
@@ -35,6 +36,8 @@ pub(super) use pool::Pool;
 
 /// Price levels on each side of a book that there is room for from the start.
 pub const LEVELS: usize = 1024;
+/// Price levels on each side of a book that there are at most: what a step costs is bounded.
+pub const LEVELS_MAX: usize = 4096;
 
 /// A price level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,8 +94,9 @@ pub struct Book {
 
 impl Book {
     /// With room for `orders` standing orders (96 to 128 bytes each), and for [`LEVELS`] price
-    /// levels on each side, or as many as there can be orders. More levels are taken, and room
-    /// once taken is kept. An order's quantity is at most `u64::MAX / orders`.
+    /// levels on each side, or as many as there can be orders. More levels are taken, up to
+    /// [`LEVELS_MAX`], and room once taken is kept. An order's quantity is at most
+    /// `u64::MAX / orders`.
     ///
     /// # Panics
     /// If `orders` is 0 or more than 2 to the 30.
@@ -120,7 +124,7 @@ impl Book {
 
     /// Changes the price, and what is open from now on: [`Report::Replaced`] and what it trades;
     /// or [`Report::CancelRejected`] with [`Reason::TooLate`] (it does not stand),
-    /// [`Reason::InvalidQuantity`] or [`Reason::WouldCross`].
+    /// [`Reason::InvalidQuantity`], [`Reason::WouldCross`] or [`Reason::Capacity`].
     pub fn replace(
         &mut self,
         order_id: OrderId,

@@ -447,3 +447,97 @@ fn another_capacity_is_another_state() {
     assert!(loaded(&image, 8).is_ok());
     assert_eq!(loaded(&image, 9).unwrap_err(), LoadError { what: "a book of this capacity" });
 }
+
+fn order(id: u64, client: u16, side: Side, price: i64, quantity: u64) -> VenueOrder {
+    VenueOrder {
+        order_id: OrderId(id),
+        client: ClientId(client),
+        instrument: INSTRUMENT,
+        side,
+        order_type: OrderType::Limit,
+        time_in_force: TimeInForce::Day,
+        post_only: false,
+        price: Price(price),
+        quantity: Quantity(quantity),
+        self_match: SelfMatch::Allow,
+    }
+}
+
+/// One side with all the levels that there may be, the best at price `LEVELS_MAX`.
+fn high(levels: usize) -> Book {
+    let mut book = Book::new(2 * LEVELS_MAX);
+    let mut reports = Vec::new();
+    for id in 1..=levels as u64 {
+        let bid = order(id, 1, Side::Buy, id as i64, 10);
+        book.submit(&bid, &mut reports);
+    }
+    assert_eq!(reports.len(), levels);
+    book
+}
+
+#[test]
+fn a_side_has_so_many_levels_and_no_more() {
+    let most = LEVELS_MAX as i64;
+    let mut book = high(LEVELS_MAX);
+    let ask = |book: &mut Book, order: &VenueOrder| {
+        let mut reports = Vec::new();
+        book.submit(order, &mut reports);
+        reports
+    };
+    let id = OrderId(10_000);
+    let refused = [Report::Rejected { order_id: id, reason: Reason::Capacity }];
+    assert_eq!(ask(&mut book, &order(10_000, 1, Side::Buy, most + 1, 10)), refused);
+    assert_eq!(ask(&mut book, &order(10_000, 1, Side::Buy, 0, 10)), refused);
+    // Where there is a level already, and on the other side, it may stand.
+    let taken = [Report::Accepted { order_id: OrderId(10_001) }];
+    assert_eq!(ask(&mut book, &order(10_001, 1, Side::Buy, 7, 10)), taken);
+    assert_eq!(ask(&mut book, &order(10_002, 1, Side::Sell, most + 5, 10)).len(), 1);
+    // One that trades in full is served; one of which something would stand is not.
+    assert_eq!(ask(&mut book, &order(10_000, 2, Side::Buy, most + 5, 11)), refused);
+    assert_eq!(ask(&mut book, &order(10_003, 2, Side::Buy, most + 5, 10)).len(), 3);
+
+    let mut change = |id, price| {
+        let mut reports = Vec::new();
+        book.replace(OrderId(id), Price(price), Quantity(10), &mut reports);
+        reports[0]
+    };
+    let refused = Report::CancelRejected { order_id: OrderId(10_001), reason: Reason::Capacity };
+    assert_eq!(change(10_001, 0), refused, "its level stays, for another order");
+    assert!(matches!(change(9, 0), Report::Replaced { .. }), "its level goes with it");
+    assert!(matches!(change(10_001, 8), Report::Replaced { .. }));
+    assert_eq!(book.view().depth(Side::Buy).len(), LEVELS_MAX - 1 + 1);
+}
+
+/// Levels from the worst to the best, and such in the middle, go one by one; what is left is what
+/// is seen, and new ones come in between.
+#[test]
+fn levels_go_and_come_in_any_order() {
+    for step in [1, 3, 7, 1001] {
+        let mut book = high(1000);
+        let mut left: std::collections::BTreeSet<u64> = (1..=1000).collect();
+        let mut at = 0;
+        for round in 0..1000_u64 {
+            at = (at + step) % 1001;
+            if !left.remove(&at) {
+                continue;
+            }
+            book.cancel(OrderId(at), CancelReason::Requested, &mut Vec::new());
+            if round % 5 == 0 {
+                book.submit(&order(at, 1, Side::Buy, at as i64, 10), &mut Vec::new());
+                left.insert(at);
+            }
+            let depth = book.view().depth(Side::Buy);
+            assert_eq!(depth.len(), left.len());
+            if round % 50 == 0 {
+                let prices: Vec<_> = depth.map(|level| level.price.0 as u64).collect();
+                assert_eq!(prices, left.iter().rev().copied().collect::<Vec<_>>());
+            }
+        }
+        let (mut saved, mut again) = (Vec::new(), Vec::new());
+        book.save(&mut saved);
+        let mut copy = Book::new(2 * LEVELS_MAX);
+        copy.load(InstrumentId(1), &mut ImageReader::new(&saved)).unwrap();
+        copy.save(&mut again);
+        assert!(saved == again);
+    }
+}

@@ -5,7 +5,9 @@
 //! - a **command**: read ([`Reason::Malformed`], [`Reason::InvalidSide`]), allowed to the client's
 //!   role ([`Reason::NotAuthorised`]), carried out. Traders trade; operators do as well, and say
 //!   what can be traded, by whom and how much; the engine's one gateway brings reports.
-//! - a client that is **gone**: its open orders are cancelled, if its limits say so.
+//! - a client that is **gone**: its open orders are cancelled, if its limits say so. While the
+//!   gateway is gone the venue counts as down: new orders are rejected ([`Reason::VenueDown`])
+//!   until it is back.
 //!
 //! **Order of the checks** of a new order: instrument, market state, quantity, lot, price, tick,
 //! combination, client order id, capacity; then [`Risk::admit`]. The first that fails is the
@@ -17,10 +19,16 @@
 //!
 //! **Between asking and answer** an order is pending: one replacement may be asked for, and behind
 //! it one cancel. Meanwhile it goes by both names (the coming one is never wrong, whichever of its
-//! replacement and a cancel is faster), and the larger price and quantity stay reserved.
+//! replacement and a cancel is faster), and what is dearer of both stays reserved.
 //! If the order is through before the venue answers, they are answered with [`Reason::TooLate`].
 //! That the engine's own cancels (of a kill switch, of a closing market) were refused is said to
 //! the order's client, with the template id of the command behind it, or 0.
+//!
+//! **What must go** goes: what the engine itself wants out of the market (a kill switch, a closing
+//! market, a client that is gone, a breach) is remembered on the order until it is through, though
+//! the switch be released and the client be back. It is asked for again whenever the venue has
+//! refused a request of the order's, up to [`CANCEL_TRIES_MAX`] times, and anew with each
+//! connection of the venue. Such an order is not replaced ([`Reason::Pending`]).
 //!
 //! **Order ids** are sequence numbers, and finished orders are not remembered: a cancel by an order
 //! id that is not open is [`Reason::TooLate`] if it is at most the last one that was given, be it
@@ -55,9 +63,16 @@ mod reporting;
 mod trading;
 
 /// Of the saved state.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Reports that one command may set off before the queue has to grow.
 const REPORTS: usize = 1 << 12;
+
+/// How often the engine asks again for a cancel that its venue refuses, before it waits for the
+/// venue to be connected anew.
+pub const CANCEL_TRIES_MAX: u8 = 8;
+
+/// The largest latency that a venue can be given, ns: what is asked of it is due within a minute.
+pub const VENUE_LATENCY_MAX_NS: u64 = 60_000_000_000;
 
 /// What an engine has room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,16 +103,30 @@ pub struct Capacity {
 /// # Ok::<(), gapless::sequencer::LoadError>(())
 /// ```
 pub struct Engine<V> {
+    capacity: Capacity,
     instruments: Instruments,
     risk: Risk,
     orders: Orders,
     venue: V,
     gateway: ClientId,
+    line: Line,
     /// What the venue has said and the engine has not heard. Empty between records.
     reports: Vec<Report>,
     /// The state at the beginning, saved.
     blank: Vec<u8>,
 }
+
+/// What there is between the engine and its venue.
+#[derive(Clone, Copy)]
+struct Line {
+    /// As operators set it.
+    connected: bool,
+    latency_ns: u64,
+    /// The gateway was here, and is no more.
+    gateway_gone: bool,
+}
+
+const LINE: Line = Line { connected: true, latency_ns: 0, gateway_gone: false };
 
 impl<V: Venue> Engine<V> {
     /// An engine that knows no instruments, in front of this venue.
@@ -106,27 +135,34 @@ impl<V: Venue> Engine<V> {
     /// If there is no address space for so many pairs of clients and instruments.
     pub fn new(capacity: Capacity, venue: V) -> Self {
         let (clients, instruments) = (capacity.clients, capacity.instruments as usize);
-        let mut engine = Self {
+        let engine = Self {
+            capacity,
             instruments: Instruments::new(instruments),
             risk: Risk::new(usize::from(clients), instruments),
             orders: Orders::new(clients, capacity.orders),
             venue,
             gateway: ClientId::NONE,
+            line: LINE,
             reports: Vec::with_capacity(REPORTS),
             blank: Vec::new(),
         };
+        engine.begin()
+    }
+
+    /// Remembers the state at the beginning.
+    fn begin(mut self) -> Self {
         let mut blank = Vec::new();
-        engine.save(&mut blank);
-        engine.blank = blank;
-        engine
+        self.save(&mut blank);
+        self.blank = blank;
+        self
     }
 
     /// The client that brings reports, and that requests of a [`Remote`](super::Remote) venue are
-    /// addressed to. Without one, nobody may bring reports. Not part of the saved state.
+    /// addressed to. Without one, nobody may bring reports. To be said before any record.
     #[must_use]
     pub fn with_gateway(mut self, gateway: ClientId) -> Self {
         self.gateway = gateway;
-        self
+        self.begin()
     }
 
     /// Where orders trade.
@@ -152,8 +188,17 @@ impl<V: Venue> Engine<V> {
     fn restore(&mut self, saved: &[u8]) -> Result<(), LoadError> {
         let mut image = ImageReader::new(saved);
         if image.u32("version of an engine")? != VERSION {
-            return Err(LoadError { what: "version 1 of an engine" });
+            return Err(LoadError { what: "version 2 of an engine" });
         }
+        let Capacity { clients, instruments, orders } = self.capacity;
+        let same = image.u16("clients of an engine")? == clients
+            && image.u32("instruments of an engine")? == instruments
+            && image.u32("orders of an engine")? == orders
+            && image.u16("gateway of an engine")? == self.gateway.0;
+        if !same {
+            return Err(LoadError { what: "an engine of the same capacity and gateway" });
+        }
+        self.line = load_line(&mut image, self.gateway)?;
         self.instruments.load(&mut image)?;
         self.orders.load(&mut image)?;
         self.risk.load(&mut image)?;
@@ -178,13 +223,21 @@ impl<V: Venue> Application for Engine<V> {
         step.advance();
         match record.kind {
             Kind::Command => step.command(Role::of(record.code), record.payload),
+            Kind::Connected => step.here(),
             Kind::Disconnected => step.gone(),
             _ => {}
         }
     }
 
     fn save(&self, out: &mut Vec<u8>) {
-        ImageWriter::new(out).u32(VERSION);
+        let mut image = ImageWriter::new(out);
+        image.u32(VERSION);
+        image.u16(self.capacity.clients);
+        image.u32(self.capacity.instruments);
+        image.u32(self.capacity.orders);
+        image.u16(self.gateway.0);
+        image.u8(u8::from(self.line.connected) | u8::from(self.line.gateway_gone) << 1);
+        image.u64(self.line.latency_ns);
         self.instruments.save(out);
         self.orders.save(out);
         self.risk.save(out);
@@ -199,6 +252,20 @@ impl<V: Venue> Application for Engine<V> {
             self.blank = blank;
         })
     }
+}
+
+fn load_line(image: &mut ImageReader<'_>, gateway: ClientId) -> Result<Line, LoadError> {
+    const WHAT: &str = "the line to a venue";
+    let flags = image.u8(WHAT)?;
+    let gateway_gone = flags & 2 != 0;
+    if flags > 3 || (gateway_gone && gateway == ClientId::NONE) {
+        return Err(LoadError { what: WHAT });
+    }
+    let latency_ns = image.u64(WHAT)?;
+    if latency_ns > VENUE_LATENCY_MAX_NS {
+        return Err(LoadError { what: WHAT });
+    }
+    Ok(Line { connected: flags & 1 != 0, latency_ns, gateway_gone })
 }
 
 /// One record being applied.

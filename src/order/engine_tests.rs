@@ -115,6 +115,10 @@ impl<V: Venue> Desk<V> {
         Self::read(self.record(Kind::Disconnected, client, 1, &[]))
     }
 
+    pub(super) fn here(&mut self, client: u16) -> Answers {
+        Self::read(self.record(Kind::Connected, client, 0, &[]))
+    }
+
     pub(super) fn saved(&self) -> Vec<u8> {
         let mut saved = Vec::new();
         self.engine.save(&mut saved);
@@ -315,9 +319,24 @@ fn what_is_no_engine_leaves_a_new_one() {
     }
     let longer = [&saved[..], &[0]].concat();
     assert!(desk.engine.load(&longer).is_err());
-    let other = [&[2], &saved[1..]].concat();
+    let other = [&[9], &saved[1..]].concat();
     assert!(desk.engine.load(&other).is_err());
     assert!(desk.saved() == blank);
+}
+
+/// What another engine would do with a state depends on its capacity and its gateway as well.
+#[test]
+fn an_engine_of_another_capacity_or_gateway_is_not_loaded() {
+    let Capacity { clients, instruments, orders } = CAPACITY;
+    let saved = remote().saved();
+    let engine = |capacity, gateway| {
+        Engine::new(capacity, Remote::new()).with_gateway(ClientId(gateway)).load(&saved)
+    };
+    assert!(engine(CAPACITY, GATEWAY).is_ok());
+    assert!(engine(CAPACITY, 7).is_err());
+    assert!(engine(Capacity { clients: clients + 1, ..CAPACITY }, GATEWAY).is_err());
+    assert!(engine(Capacity { instruments: instruments + 1, ..CAPACITY }, GATEWAY).is_err());
+    assert!(engine(Capacity { orders: orders + 1, ..CAPACITY }, GATEWAY).is_err());
 }
 
 proptest! {

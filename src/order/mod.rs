@@ -27,8 +27,8 @@ mod stream_tests;
 mod venue;
 
 pub use audit::{Audit, Fate, LIFE_ENTRIES_MAX, Life, Query};
-pub use book::{Book, BookView, LEVELS, Level};
-pub use engine::{Capacity, Engine};
+pub use book::{Book, BookView, LEVELS, LEVELS_MAX, Level};
+pub use engine::{CANCEL_TRIES_MAX, Capacity, Engine, VENUE_LATENCY_MAX_NS};
 pub use entry::{Entry, Outcome, What};
 pub use exchange::{Exchange, SeedError};
 pub use field::{
@@ -40,7 +40,7 @@ pub use instrument::{Instrument, Instruments};
 pub use limits::Limits;
 pub use messages::{Message, MessageError};
 pub use notify::{Filter, FilterError, FilterProblem, Notifications};
-pub use orders::{Cancelling, Change, Order, Orders};
+pub use orders::{Cancelling, Change, MustGo, Order, Orders};
 pub use own::{
     Direction, OWN_HEADER_BYTES, OWN_PAYLOAD_MAX, OWN_RECORD_BYTES, OwnError, OwnReader, OwnRecord,
     OwnWriter,

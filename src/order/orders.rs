@@ -15,7 +15,7 @@ use crate::sequencer::{ClientId, ImageReader, ImageWriter, LoadError};
 /// No place in the slab.
 const NONE: u32 = u32::MAX;
 /// The fewest bytes that a saved order takes.
-const SAVED_BYTES: usize = 80;
+const SAVED_BYTES: usize = 81;
 
 /// A change that a venue was asked for and has not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,27 @@ pub struct Cancelling {
     pub reason: CancelReason,
     /// Template id of the command that it came by; 0 if by none.
     pub command: u16,
+    /// The name that the client's command gave the order; 0 if it gave none, and is answered with
+    /// the name that the order has by then.
+    pub named: ClientOrderId,
+}
+
+impl Cancelling {
+    /// What its answer calls the order.
+    pub(crate) fn name(&self, order: &Order) -> ClientOrderId {
+        if self.named.0 == 0 { order.client_order_id } else { self.named }
+    }
+}
+
+/// That an order has to leave the market, whatever its client wants, until it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MustGo {
+    /// Why.
+    pub reason: CancelReason,
+    /// Template id of the command behind it; 0 if there is none.
+    pub command: u16,
+    /// How often it was asked for again because the venue refused.
+    pub tries: u8,
 }
 
 /// An open order.
@@ -74,6 +95,8 @@ pub struct Order {
     pub change: Option<Change>,
     /// The cancel that is asked for. Behind the change, if there are both.
     pub cancelling: Option<Cancelling>,
+    /// That it has to leave. While the venue refuses, no cancel is asked for.
+    pub must_go: Option<MustGo>,
 }
 
 impl Order {
@@ -420,6 +443,12 @@ fn save_order(order: &Order, image: &mut ImageWriter<'_>) {
     image.u8(order.cancelling.map_or(0, |cancelling| cancelling.reason as u8));
     if let Some(cancelling) = order.cancelling {
         image.u16(cancelling.command);
+        image.u64(cancelling.named.0);
+    }
+    image.u8(order.must_go.map_or(0, |must_go| must_go.reason as u8));
+    if let Some(must_go) = order.must_go {
+        image.u16(must_go.command);
+        image.u8(must_go.tries);
     }
     image.u64(order.change.map_or(0, |change| change.client_order_id.0));
     if let Some(change) = order.change {
@@ -454,11 +483,20 @@ fn load_order(image: &mut ImageReader<'_>) -> Result<Order, LoadError> {
         accepted: flag(image, "accepted")?,
         change: None,
         cancelling: None,
+        must_go: None,
     };
     let cancel = image.u8("cancelling")?;
     if cancel != 0 {
         let reason = known(CancelReason::of(cancel), "cancelling")?;
-        order.cancelling = Some(Cancelling { reason, command: image.u16("cancelling")? });
+        let command = image.u16("cancelling")?;
+        let named = ClientOrderId(image.u64("cancelling")?);
+        order.cancelling = Some(Cancelling { reason, command, named });
+    }
+    let must_go = image.u8("why it must go")?;
+    if must_go != 0 {
+        let reason = known(CancelReason::of(must_go), "why it must go")?;
+        let (command, tries) = (image.u16("why it must go")?, image.u8("why it must go")?);
+        order.must_go = Some(MustGo { reason, command, tries });
     }
     let client_order_id = ClientOrderId(image.u64("change")?);
     if client_order_id.0 != 0 {

@@ -21,6 +21,7 @@ fn order(order_id: u64, client: u16, name: u64) -> Order {
         accepted: true,
         change: None,
         cancelling: None,
+        must_go: None,
     }
 }
 
@@ -121,7 +122,9 @@ fn equal_orders_save_equal_bytes_wherever_they_lie() {
         Change { client_order_id: ClientOrderId(6), price: Price(5), quantity: Quantity(99) };
     orders.set_change(changed, change);
     orders.at_mut(changed).cancelling =
-        Some(Cancelling { reason: CancelReason::KillSwitch, command: 18 });
+        Some(Cancelling { reason: CancelReason::KillSwitch, command: 18, named: ClientOrderId(0) });
+    orders.at_mut(changed).must_go =
+        Some(MustGo { reason: CancelReason::KillSwitch, command: 18, tries: 3 });
 
     let image = saved(&orders);
     let mut copy = Orders::new(5, 9);

@@ -1,7 +1,9 @@
 //! One side of a book: price levels, the best one at the end, each with a queue of orders.
 //!
 //! Most orders come and go near the best price, so a new level moves few others. A far one moves
-//! all that are better: 32 bytes each.
+//! all that are better: 32 bytes each. A level whose last order is gone stays, empty, until it is
+//! the best one or half of all are empty: so taking out all orders of a side costs a few steps for
+//! each, wherever they stand.
 
 use super::Level;
 use super::pool::{NONE, Node, Pool};
@@ -9,8 +11,10 @@ use crate::order::{Price, Quantity, Side};
 
 /// How many levels are looked at one by one, from the best one on, before the rest is halved.
 const NEAR: usize = 8;
+/// How many empty levels are never too many.
+const EMPTY_MIN: usize = 16;
 
-/// A price level: its orders from the first come to the last.
+/// A price level: its orders from the first come to the last. An empty one has neither.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Queue {
     /// The price as a rank: see [`Ladder::rank`].
@@ -28,19 +32,21 @@ const _: () = assert!(size_of::<Queue>() == 32);
 #[derive(Clone, Debug)]
 pub(crate) struct Ladder {
     side: Side,
+    /// The last one is not empty.
     queues: Vec<Queue>,
+    empty: usize,
     orders: usize,
 }
 
 impl Ladder {
     /// With room for so many levels; more are taken, and room once taken is kept.
     pub(crate) fn new(side: Side, levels: usize) -> Self {
-        Self { side, queues: Vec::with_capacity(levels), orders: 0 }
+        Self { side, queues: Vec::with_capacity(levels), empty: 0, orders: 0 }
     }
 
     pub(crate) fn clear(&mut self) {
         self.queues.clear();
-        self.orders = 0;
+        (self.empty, self.orders) = (0, 0);
     }
 
     /// A price as a number that is larger the better the price is for the other side: the price
@@ -58,7 +64,29 @@ impl Ladder {
         self.orders
     }
 
-    /// The levels, worst first.
+    /// How many levels are not empty.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.queues.len() - self.empty
+    }
+
+    /// Whether an order of this price would have a level of its own.
+    pub(crate) fn is_new(&self, price: Price) -> bool {
+        self.find(self.rank(price)).map_or(true, |at| self.queues[at].count == 0)
+    }
+
+    /// Whether an order stands alone at its price.
+    pub(crate) fn is_alone(&self, node: &Node) -> bool {
+        self.queues[self.level_of(node)].count == 1
+    }
+
+    /// The levels that are not empty, best first.
+    pub(crate) fn levels(&self) -> impl ExactSizeIterator<Item = Level> {
+        let queues = self.queues.iter().rev().filter(|queue| queue.count > 0);
+        Levels { queues: queues.map(|queue| self.level(queue)), left: self.len() }
+    }
+
+    /// The levels, worst first; some may be empty.
     pub(crate) fn queues(&self) -> &[Queue] {
         &self.queues
     }
@@ -72,7 +100,7 @@ impl Ladder {
         }
     }
 
-    pub(crate) fn level(&self, queue: &Queue) -> Level {
+    fn level(&self, queue: &Queue) -> Level {
         Level { price: self.price(queue), quantity: Quantity(queue.open), orders: queue.count }
     }
 
@@ -111,15 +139,16 @@ impl Ladder {
     pub(crate) fn push(&mut self, pool: &mut Pool, slot: u32) {
         let &Node { price, open, .. } = pool.node(slot);
         let rank = self.rank(price);
-        let at = self.find(rank).unwrap_or_else(|at| {
-            self.queues.insert(at, Queue { rank, open: 0, head: slot, tail: NONE, count: 0 });
-            at
-        });
+        let at = self.find(rank).unwrap_or_else(|at| self.open_level(at, rank));
         let queue = &mut self.queues[at];
         let node = pool.node_mut(slot);
         (node.previous, node.next) = (queue.tail, NONE);
-        if queue.tail != NONE {
-            pool.node_mut(queue.tail).next = slot;
+        match queue.tail {
+            NONE => {
+                queue.head = slot;
+                self.empty -= 1;
+            }
+            tail => pool.node_mut(tail).next = slot,
         }
         queue.tail = slot;
         queue.open += open;
@@ -158,8 +187,38 @@ impl Ladder {
         queue.count -= 1;
         self.orders -= 1;
         if queue.count == 0 {
-            self.queues.remove(at);
+            self.empty += 1;
+            self.clear_away();
         }
+    }
+
+    /// Puts an empty level in.
+    fn open_level(&mut self, at: usize, rank: i64) -> usize {
+        let mut at = at;
+        if self.queues.len() == self.queues.capacity() && self.empty > 0 {
+            at -= self.queues[..at].iter().filter(|queue| queue.count == 0).count();
+            self.compact(); // rather than take more room
+        }
+        self.queues.insert(at, Queue { rank, open: 0, head: NONE, tail: NONE, count: 0 });
+        self.empty += 1;
+        at
+    }
+
+    /// Takes out empty levels: the best, and all if they are half of what there is.
+    #[inline]
+    fn clear_away(&mut self) {
+        while self.best().is_some_and(|best| best.count == 0) {
+            self.queues.pop();
+            self.empty -= 1;
+        }
+        if self.empty > EMPTY_MIN && self.empty * 2 > self.queues.len() {
+            self.compact();
+        }
+    }
+
+    fn compact(&mut self) {
+        self.queues.retain(|queue| queue.count > 0);
+        self.empty = 0;
     }
 
     /// Takes some of what is open of an order, not all; it keeps its place.
@@ -179,3 +238,25 @@ impl Ladder {
         }
     }
 }
+
+/// Levels that were counted.
+struct Levels<I> {
+    queues: I,
+    left: usize,
+}
+
+impl<I: Iterator<Item = Level>> Iterator for Levels<I> {
+    type Item = Level;
+
+    fn next(&mut self) -> Option<Level> {
+        let level = self.queues.next()?;
+        self.left -= 1;
+        Some(level)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl<I: Iterator<Item = Level>> ExactSizeIterator for Levels<I> {}

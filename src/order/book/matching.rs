@@ -1,8 +1,8 @@
 //! What happens to an order that comes in: the rules of one book, whose orders lie in a pool.
 
-use super::Level;
 use super::ladder::Ladder;
 use super::pool::{Node, Pool, SAVED_BYTES};
+use super::{LEVELS_MAX, Level};
 use crate::order::{
     CancelReason, InstrumentId, Liquidity, OrderId, OrderType, Price, Quantity, Reason, Report,
     SelfMatch, Side, TimeInForce, VenueOrder,
@@ -29,6 +29,18 @@ struct Taker {
 }
 
 impl Taker {
+    fn new(order: &VenueOrder, rank: i64) -> Self {
+        Self {
+            order_id: order.order_id,
+            client: order.client,
+            side: order.side,
+            self_match: order.self_match,
+            rank,
+            open: order.quantity.0,
+            traded: 0,
+        }
+    }
+
     /// Whether it trades with this client's orders.
     #[inline]
     fn trades_with(&self, client: ClientId) -> bool {
@@ -67,8 +79,7 @@ impl Sides {
     }
 
     pub(crate) fn levels(&self, side: Side) -> impl ExactSizeIterator<Item = Level> {
-        let ladder = self.of(side);
-        ladder.queues().iter().rev().map(|queue| ladder.level(queue))
+        self.of(side).levels()
     }
 
     /// The worst rank of the other side that an order trades with.
@@ -94,15 +105,7 @@ impl Sides {
             return;
         }
         reports.push(Report::Accepted { order_id });
-        let mut taker = Taker {
-            order_id,
-            client: order.client,
-            side: order.side,
-            self_match: order.self_match,
-            rank,
-            open: order.quantity.0,
-            traded: 0,
-        };
+        let mut taker = Taker::new(order, rank);
         if order.time_in_force == TimeInForce::Fok && !self.could_fill(pool, &taker) {
             cancelled(order_id, CancelReason::Killed, reports);
             return;
@@ -159,7 +162,21 @@ impl Sides {
         if pool.is_full() && rests(order) && !self.of(order.side.opposite()).reaches(rank) {
             return Err(Reason::Capacity);
         }
+        if rests(order) && self.lacks_level(order.side, order.price, 0) {
+            let taker = Taker::new(order, rank);
+            if !self.could_fill(pool, &taker) {
+                return Err(Reason::Capacity);
+            }
+        }
         Ok(())
+    }
+
+    /// Whether an order that stood at this price would have a level more than a side has, when so
+    /// many of the others are gone.
+    #[inline]
+    fn lacks_level(&self, side: Side, price: Price, gone: usize) -> bool {
+        let ladder = self.of(side);
+        ladder.len() - gone >= LEVELS_MAX && ladder.is_new(price)
     }
 
     /// Whether all of it would trade at once.
@@ -249,6 +266,11 @@ impl Sides {
         cancelled(order_id, reason, reports);
     }
 
+    /// How many levels are gone without this order.
+    fn frees(&self, node: &Node) -> usize {
+        usize::from(self.of(node.side).is_alone(node))
+    }
+
     /// Changes an order that stands in this book.
     #[inline]
     pub(crate) fn replace(
@@ -263,23 +285,7 @@ impl Sides {
         let order_id = node.order_id;
         let rank = self.worst_rank(node.side, OrderType::Limit, price);
         let crosses = self.of(node.side.opposite()).reaches(rank);
-        let refusal = if !(1..=pool.quantity_max()).contains(&leaves.0) {
-            Some(Reason::InvalidQuantity)
-        } else if node.post_only && crosses {
-            Some(Reason::WouldCross)
-        } else {
-            None
-        };
-        if let Some(reason) = refusal {
-            reports.push(Report::CancelRejected { order_id, reason });
-            return;
-        }
-        reports.push(Report::Replaced { order_id, price, leaves });
-        if price == node.price && leaves.0 <= node.open {
-            self.of_mut(node.side).reduce(pool, slot, node.open - leaves.0);
-            return;
-        }
-        self.of_mut(node.side).unlink(pool, slot);
+        let keeps = price == node.price && leaves.0 <= node.open;
         let mut taker = Taker {
             order_id,
             client: node.client,
@@ -289,6 +295,27 @@ impl Sides {
             open: leaves.0,
             traded: node.traded,
         };
+        let refusal = if !(1..=pool.quantity_max()).contains(&leaves.0) {
+            Some(Reason::InvalidQuantity)
+        } else if node.post_only && crosses {
+            Some(Reason::WouldCross)
+        } else if self.lacks_level(node.side, price, self.frees(&node))
+            && !self.could_fill(pool, &taker)
+        {
+            Some(Reason::Capacity)
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            reports.push(Report::CancelRejected { order_id, reason });
+            return;
+        }
+        reports.push(Report::Replaced { order_id, price, leaves });
+        if keeps {
+            self.of_mut(node.side).reduce(pool, slot, node.open - leaves.0);
+            return;
+        }
+        self.of_mut(node.side).unlink(pool, slot);
         self.trade(pool, &mut taker, reports);
         if taker.open > 0 && !self.of(node.side.opposite()).reaches(rank) {
             let node = pool.node_mut(slot);

@@ -1,11 +1,11 @@
 //! Operators' commands: what can be traded, by whom, and how much.
 
-use super::Step;
+use super::{Step, VENUE_LATENCY_MAX_NS};
 use crate::order::field::{CancelReason, InstrumentId, MarketState, Reason};
 use crate::order::messages::{
     Breached, DefineInstrument, KillSwitch, Message, SetMarketState, SetReference,
 };
-use crate::order::orders::Cancelling;
+use crate::order::orders::MustGo;
 use crate::order::venue::Venue;
 use crate::sequencer::ClientId;
 
@@ -21,8 +21,13 @@ impl<V: Venue> Step<'_, V> {
                 Ok(())
             }
             Message::SetReference(set) => self.set_reference(set),
+            Message::SetVenue(set) if set.latency_ns > VENUE_LATENCY_MAX_NS => {
+                Err(Reason::InvalidLimit)
+            }
             Message::SetVenue(set) => {
-                self.engine.venue.set(set.connected, set.latency_ns);
+                let line = &mut self.engine.line;
+                (line.connected, line.latency_ns) = (set.connected, set.latency_ns);
+                self.set_line();
                 Ok(())
             }
             _ => Err(Reason::NotAuthorised),
@@ -46,9 +51,9 @@ impl<V: Venue> Step<'_, V> {
         self.engine.instruments.set_state(set.instrument, set.state)?;
         if set.state == MarketState::Closed {
             let command = SetMarketState::TEMPLATE_ID;
-            let cancelling = Cancelling { reason: CancelReason::MarketClosed, command };
+            let must_go = MustGo { reason: CancelReason::MarketClosed, command, tries: 0 };
             for client in self.engine.orders.clients() {
-                self.cancel_all(client, set.instrument, cancelling);
+                self.send_off(client, set.instrument, must_go);
             }
         }
         Ok(())
@@ -62,10 +67,10 @@ impl<V: Venue> Step<'_, V> {
         self.engine.risk.stop(kill.client, kill.engaged);
         if kill.engaged && kill.cancel_open {
             let command = KillSwitch::TEMPLATE_ID;
-            let cancelling = Cancelling { reason: CancelReason::KillSwitch, command };
+            let must_go = MustGo { reason: CancelReason::KillSwitch, command, tries: 0 };
             for client in self.engine.orders.clients() {
                 if everybody || client == kill.client {
-                    self.cancel_all(client, InstrumentId(0), cancelling);
+                    self.send_off(client, InstrumentId(0), must_go);
                 }
             }
         }
@@ -96,8 +101,51 @@ impl<V: Venue> Step<'_, V> {
     pub(super) fn breached(&mut self, client: ClientId, breached: &Breached) {
         self.events.push(client, &breached.encode());
         if breached.stopped {
-            let cancelling = Cancelling { reason: CancelReason::Breach, command: 0 };
-            self.cancel_all(client, InstrumentId(0), cancelling);
+            let must_go = MustGo { reason: CancelReason::Breach, command: 0, tries: 0 };
+            self.send_off(client, InstrumentId(0), must_go);
+        }
+    }
+
+    /// The client is here.
+    pub(super) fn here(&mut self) {
+        if self.client == self.engine.gateway && self.engine.line.gateway_gone {
+            self.engine.line.gateway_gone = false;
+            self.set_line();
+            self.hear();
+        }
+    }
+
+    /// The client is gone.
+    pub(super) fn gone(&mut self) {
+        if self.client == self.engine.gateway && self.client != ClientId::NONE {
+            self.engine.line.gateway_gone = true;
+            self.set_line();
+        }
+        if self.engine.risk.limits(self.client).cancel_on_disconnect {
+            let must_go = MustGo { reason: CancelReason::Disconnected, command: 0, tries: 0 };
+            self.send_off(self.client, InstrumentId(0), must_go);
+        }
+        self.hear();
+    }
+
+    /// Makes the line to the venue what operators and the gateway let it be. If it holds, what
+    /// must go is asked for anew.
+    fn set_line(&mut self) {
+        let engine = &mut *self.engine;
+        let holds = engine.line.connected && !engine.line.gateway_gone;
+        engine.venue.set(holds, engine.line.latency_ns);
+        if !holds {
+            return;
+        }
+        for client in engine.orders.clients() {
+            let mut next = self.engine.orders.first(client);
+            while let Some(place) = next {
+                next = self.engine.orders.behind(place);
+                if let Some(must_go) = &mut self.engine.orders.at_mut(place).must_go {
+                    must_go.tries = 0;
+                    self.ask_again(place);
+                }
+            }
         }
     }
 }

@@ -1,14 +1,15 @@
 //! Operators' commands, and clients that break a limit or are gone.
 
 use crate::order::engine::tests::*;
+use crate::order::engine::{CANCEL_TRIES_MAX, VENUE_LATENCY_MAX_NS};
 use crate::order::field::{
-    CancelReason, InstrumentId, MarketState, Money, Price, Quantity, Reason, Side,
+    CancelReason, InstrumentId, MarketState, Money, Price, Quantity, Reason, ReportKind, Side,
 };
 use crate::order::messages::{
     Breached, Cancelled, KillSwitch, Message, NewOrder, SetLimits, SetMarketState, SetReference,
     SetVenue,
 };
-use crate::sequencer::ClientId;
+use crate::sequencer::{Application, ClientId};
 
 fn why(answers: &Answers) -> Vec<(u16, u64, CancelReason)> {
     let why = |answer: &(u16, Message)| match answer.1 {
@@ -58,6 +59,89 @@ fn a_kill_switch_that_the_venue_does_not_hear() {
     let [(1, Message::CancelRejected(rejected))] = answers[..] else { panic!("{answers:?}") };
     assert_eq!((rejected.command, rejected.reason), (18, Reason::VenueDown));
     assert_eq!(desk.engine.orders().len(), 1);
+}
+
+/// A client is gone while the venue is down: its orders go as soon as the venue is back.
+#[test]
+fn what_must_go_is_asked_for_again() {
+    let line = |latency_ns, connected| SetVenue { latency_ns, connected };
+    let mut desk = exchange();
+    desk.send(1, order(1, Side::Buy, 150, 1));
+    desk.operate(line(0, false));
+    assert_eq!(names(&desk.gone(1)), [(1, "CancelRejected")]);
+    assert_eq!(refusal(&desk.send(1, replace(1, 2, 155, 1))), (1, Reason::Pending));
+    assert_eq!(why(&desk.operate(line(0, true))), [(1, 1, CancelReason::Disconnected)]);
+
+    // Refused only when it was due; the copy was saved in between.
+    desk.send(1, order(3, Side::Buy, 150, 1));
+    desk.operate(line(100, true));
+    assert_eq!(desk.gone(1), []);
+    desk.operate(line(0, false));
+    assert_eq!(names(&desk.at(2_000)), [(1, "CancelRejected")]);
+    let saved = desk.saved();
+    let mut desk = exchange();
+    desk.engine.load(&saved).unwrap();
+    assert_eq!(why(&desk.operate(line(0, true))), [(1, 3, CancelReason::Disconnected)]);
+}
+
+/// A kill switch behind a cancel of the client's own, which the venue then refuses; and a venue
+/// that refuses for ever.
+#[test]
+fn what_must_go_is_asked_for_behind_the_clients_own_cancel() {
+    let mut desk = remote();
+    desk.send(1, order(1, Side::Buy, 150, 1));
+    let id = desk.open_ids()[0];
+    desk.report(report(id, ReportKind::Accepted));
+    desk.send(1, cancel(1));
+    assert_eq!(
+        desk.operate(KillSwitch { client: ClientId(1), engaged: true, cancel_open: true }),
+        []
+    );
+    let refused = [(1, "CancelRejected"), (GATEWAY, "Routed")];
+    for _ in 0..CANCEL_TRIES_MAX {
+        assert_eq!(names(&desk.report(report(id, ReportKind::CancelRejected))), refused);
+    }
+    assert_eq!(names(&desk.report(report(id, ReportKind::CancelRejected))), refused[..1]);
+    let again = desk.operate(SetVenue { latency_ns: 0, connected: true });
+    assert_eq!(names(&again), refused[1..]);
+    let answers = desk.report(report(id, ReportKind::Cancelled));
+    assert_eq!(why(&answers), [(1, 1, CancelReason::KillSwitch)]);
+}
+
+#[test]
+fn a_venue_is_at_most_a_minute_away() {
+    let mut desk = exchange();
+    let line = |latency_ns| SetVenue { latency_ns, connected: true };
+    assert_eq!(desk.operate(line(VENUE_LATENCY_MAX_NS)), []);
+    let saved = desk.saved();
+    let farther = desk.operate(line(VENUE_LATENCY_MAX_NS + 1));
+    assert_eq!(refusal(&farther), (OPERATOR, Reason::InvalidLimit));
+    assert!(desk.saved() == saved);
+}
+
+/// A gateway that is gone takes no orders; what it was to be asked for waits until it is back.
+#[test]
+fn a_gateway_that_is_gone_is_a_venue_that_is_down() {
+    let mut desk = remote();
+    desk.send(1, order(1, Side::Buy, 150, 1));
+    assert_eq!(desk.gone(GATEWAY), []);
+    assert_eq!(refusal(&desk.send(1, order(2, Side::Buy, 150, 1))), (1, Reason::VenueDown));
+    assert_eq!(desk.operate(SetVenue { latency_ns: 0, connected: true }), []);
+    assert_eq!(refusal(&desk.send(1, order(3, Side::Buy, 150, 1))), (1, Reason::VenueDown));
+    assert_eq!(names(&desk.gone(1)), [(1, "CancelRejected")]);
+    let (saved, sequence) = (desk.saved(), desk.sequence);
+    let mut desk = remote();
+    desk.engine.load(&saved).unwrap();
+    desk.sequence = sequence;
+    assert_eq!(refusal(&desk.send(2, order(1, Side::Buy, 150, 1))), (2, Reason::VenueDown));
+    assert_eq!(desk.here(1), []);
+    assert_eq!(names(&desk.here(GATEWAY)), [(GATEWAY, "Routed")]);
+    assert_eq!(names(&desk.send(2, order(2, Side::Buy, 150, 1))), [(GATEWAY, "Routed")]);
+    // What operators say holds as well.
+    desk.operate(SetVenue { latency_ns: 0, connected: false });
+    desk.gone(GATEWAY);
+    desk.here(GATEWAY);
+    assert_eq!(refusal(&desk.send(2, order(3, Side::Buy, 150, 1))), (2, Reason::VenueDown));
 }
 
 #[test]

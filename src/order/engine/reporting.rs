@@ -1,8 +1,9 @@
 //! What a venue reports becomes events: of an exchange in the same process and of a gateway alike.
 
-use super::Step;
+use super::{CANCEL_TRIES_MAX, Step};
 use crate::order::field::{
-    CancelReason, Liquidity, Price, Quantity, Reason, ReportKind, RouteAction, TimeInForce,
+    CancelReason, Liquidity, OrderType, Price, Quantity, Reason, ReportKind, RouteAction, Side,
+    TimeInForce,
 };
 use crate::order::messages::{
     Accepted, CancelOrder, CancelRejected, Cancelled, Filled, NewOrder, Rejected, ReplaceOrder,
@@ -154,6 +155,9 @@ impl<V: Venue> Step<'_, V> {
         if price.0 <= 0 || instrument.notional(price, quantity).is_none() {
             return Err(Reason::InvalidPrice);
         }
+        if is_beyond(order, price) {
+            return Err(Reason::InvalidPrice);
+        }
         let instrument = *instrument;
         if !order.accepted {
             self.accepted(place)?;
@@ -253,12 +257,18 @@ impl<V: Venue> Step<'_, V> {
             self.reserve(place, stays);
             let command = ReplaceOrder::TEMPLATE_ID;
             self.reject_cancel(Some(place), change.client_order_id, command, reason);
-            return Ok(());
+        } else {
+            let order = self.engine.orders.at_mut(place);
+            let cancelling = order.cancelling.take().ok_or(Reason::InvalidCombination)?;
+            let named = cancelling.name(order);
+            self.reject_cancel(Some(place), named, cancelling.command, reason);
         }
-        let order = self.engine.orders.at_mut(place);
-        let cancelling = order.cancelling.take().ok_or(Reason::InvalidCombination)?;
-        let named = order.client_order_id;
-        self.reject_cancel(Some(place), named, cancelling.command, reason);
+        if let Some(must_go) = &mut self.engine.orders.at_mut(place).must_go
+            && must_go.tries < CANCEL_TRIES_MAX
+        {
+            must_go.tries += 1;
+            self.ask_again(place);
+        }
         Ok(())
     }
 
@@ -316,8 +326,8 @@ impl<V: Venue> Step<'_, V> {
     /// Takes out an order that is through. What its client still waits for came too late; a
     /// cancel did not, if `cancelled`.
     fn end(&mut self, place: Place, cancelled: bool) {
-        let Order { order_id, client, client_order_id, change, cancelling, .. } =
-            self.engine.orders.remove(place);
+        let order = self.engine.orders.remove(place);
+        let Order { order_id, client, change, cancelling, .. } = order;
         let mut too_late = |client_order_id, command| {
             let reason = Reason::TooLate;
             let rejected = CancelRejected { client_order_id, order_id, command, reason };
@@ -326,11 +336,24 @@ impl<V: Venue> Step<'_, V> {
         if let Some(change) = change {
             too_late(change.client_order_id, ReplaceOrder::TEMPLATE_ID);
         }
-        let asked = cancelling.is_some_and(|asked| asked.command == CancelOrder::TEMPLATE_ID);
-        if asked && !cancelled {
-            too_late(client_order_id, CancelOrder::TEMPLATE_ID);
+        if let Some(asked) = cancelling
+            && asked.command == CancelOrder::TEMPLATE_ID
+            && !cancelled
+        {
+            too_late(asked.name(&order), asked.command);
         }
     }
+}
+
+/// Whether a price is worse than the order's limit, and than the one that is asked for.
+#[inline]
+fn is_beyond(order: &Order, price: Price) -> bool {
+    let coming = order.change.map_or(order.price, |change| change.price);
+    order.order_type == OrderType::Limit
+        && match order.side {
+            Side::Buy => price > order.price.max(coming),
+            Side::Sell => price < order.price.min(coming),
+        }
 }
 
 /// A gateway does not say why an order is out of the market: as asked for, or as is its kind.

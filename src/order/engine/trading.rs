@@ -2,13 +2,14 @@
 
 use super::{Step, checks};
 use crate::order::field::{
-    CancelReason, ClientOrderId, InstrumentId, OrderId, OrderType, Quantity, Reason, TimeInForce,
+    CancelReason, ClientOrderId, InstrumentId, OrderId, OrderType, Price, Quantity, Reason,
+    TimeInForce,
 };
 use crate::order::messages::{
     CancelOrder, CancelRejected, ListEnd, ListOrders, Listed, MassCancel, NewOrder, Rejected,
     ReplaceOrder,
 };
-use crate::order::orders::{Cancelling, Change, Order, Place};
+use crate::order::orders::{Cancelling, Change, MustGo, Order, Place};
 use crate::order::risk::{Intent, Reserved};
 use crate::order::venue::{Report, Venue, VenueOrder};
 use crate::sequencer::ClientId;
@@ -63,6 +64,7 @@ impl<V: Venue> Step<'_, V> {
             accepted: false,
             change: None,
             cancelling: None,
+            must_go: None,
         });
         engine.venue.submit(self.now_ns, &order, &mut engine.reports);
         Ok(())
@@ -91,7 +93,8 @@ impl<V: Venue> Step<'_, V> {
                 self.reject_cancel(Some(place), named, command, Reason::Pending);
             }
             Ok(place) => {
-                self.ask_cancel(place, Cancelling { reason: CancelReason::Requested, command });
+                let cancelling = Cancelling { reason: CancelReason::Requested, command, named };
+                self.ask_cancel(place, cancelling);
             }
             Err(reason) => self.reject_cancel(None, named, command, reason),
         }
@@ -138,7 +141,7 @@ impl<V: Venue> Step<'_, V> {
     ) -> Result<(), Reason> {
         let engine = &mut *self.engine;
         let order = *engine.orders.at(place);
-        if order.change.is_some() || order.cancelling.is_some() {
+        if order.change.is_some() || order.cancelling.is_some() || order.must_go.is_some() {
             return Err(Reason::Pending);
         }
         if order.order_type != OrderType::Limit || order.time_in_force != TimeInForce::Day {
@@ -157,10 +160,7 @@ impl<V: Venue> Step<'_, V> {
         let was = Reserved { price: order.reserved_price, quantity: order.reserved_quantity };
         let leaves = Quantity(new.quantity.0 - order.filled.0);
         let wanted = Reserved { price: new.price, quantity: leaves };
-        let both = Reserved {
-            price: was.price.max(wanted.price),
-            quantity: was.quantity.max(wanted.quantity),
-        };
+        let both = either(was, wanted).ok_or(Reason::MaxNotional)?;
         instrument.notional(both.price, both.quantity).ok_or(Reason::MaxNotional)?;
         let (now_ns, client, side) = (self.now_ns, order.client, order.side);
         engine.risk.readmit(now_ns, instrument, client, side, was, wanted, new.quantity)?;
@@ -184,8 +184,13 @@ impl<V: Venue> Step<'_, V> {
             return Err(Reason::UnknownInstrument);
         }
         let command = MassCancel::TEMPLATE_ID;
-        let cancelling = Cancelling { reason: CancelReason::Requested, command };
-        self.cancel_all(self.client, cancel.instrument, cancelling);
+        let (reason, named) = (CancelReason::Requested, ClientOrderId(0));
+        let cancelling = Cancelling { reason, command, named };
+        self.for_all(self.client, cancel.instrument, |step, place| {
+            if step.engine.orders.at(place).cancelling.is_none() {
+                step.ask_cancel(place, cancelling);
+            }
+        });
         Ok(())
     }
 
@@ -217,37 +222,59 @@ impl<V: Venue> Step<'_, V> {
         Ok(())
     }
 
-    /// The client is gone.
-    pub(super) fn gone(&mut self) {
-        if self.engine.risk.limits(self.client).cancel_on_disconnect {
-            let cancelling = Cancelling { reason: CancelReason::Disconnected, command: 0 };
-            self.cancel_all(self.client, InstrumentId(0), cancelling);
-            self.hear();
+    /// What a client has open of an instrument, or with number 0 all, has to leave the market.
+    pub(super) fn send_off(&mut self, client: ClientId, instrument: InstrumentId, why: MustGo) {
+        let cancelling = cancelling_of(why);
+        self.for_all(client, instrument, |step, place| {
+            let order = step.engine.orders.at_mut(place);
+            order.must_go = Some(why);
+            if order.cancelling.is_none() {
+                step.ask_cancel(place, cancelling);
+            }
+        });
+    }
+
+    /// Asks once more for what must go, if nobody waits for its cancel. That this is refused at
+    /// once is no news.
+    pub(super) fn ask_again(&mut self, place: Place) {
+        let order = self.engine.orders.at(place);
+        if let (Some(must_go), None) = (order.must_go, order.cancelling) {
+            let _ = self.try_cancel(place, cancelling_of(must_go));
         }
     }
 
-    /// Cancels what a client has open of an instrument, or with number 0 all, in the order in which
-    /// it came.
-    pub(super) fn cancel_all(
+    /// A client's orders of an instrument, or with number 0 all, as they came. None may be taken
+    /// out on the way.
+    fn for_all(
         &mut self,
         client: ClientId,
         instrument: InstrumentId,
-        cancelling: Cancelling,
+        mut each: impl FnMut(&mut Self, Place),
     ) {
         let mut next = self.engine.orders.first(client);
         while let Some(place) = next {
             next = self.engine.orders.behind(place);
-            let order = self.engine.orders.at(place);
-            let meant = instrument.0 == 0 || order.instrument == instrument;
-            if meant && order.cancelling.is_none() {
-                self.ask_cancel(place, cancelling);
+            if instrument.0 == 0 || self.engine.orders.at(place).instrument == instrument {
+                each(self, place);
             }
         }
     }
 
-    /// Asks the venue to take an order out that nobody has asked it for yet. The order stays where
-    /// it is until the venue's reports are heard.
+    /// Asks the venue to take an order out that nobody has asked it for yet, and says so if that is
+    /// refused at once.
     fn ask_cancel(&mut self, place: Place, cancelling: Cancelling) {
+        let Err(reason) = self.try_cancel(place, cancelling) else { return };
+        let requested = cancelling.command == CancelOrder::TEMPLATE_ID;
+        // That its end is queued already is no news.
+        if requested || reason != Reason::TooLate {
+            let named = cancelling.name(self.engine.orders.at(place));
+            self.reject_cancel(Some(place), named, cancelling.command, reason);
+        }
+    }
+
+    /// Asks the venue to take an order out. The order stays where it is until the venue's reports
+    /// are heard.
+    fn try_cancel(&mut self, place: Place, cancelling: Cancelling) -> Result<(), Reason> {
         let engine = &mut *self.engine;
         let order = engine.orders.at_mut(place);
         let order_id = order.order_id;
@@ -259,15 +286,10 @@ impl<V: Venue> Step<'_, V> {
         {
             // Refused at once: not to be taken for the answer to a replacement under way.
             engine.reports.truncate(before);
-            let requested = cancelling.command == CancelOrder::TEMPLATE_ID;
-            // That its end is queued already is no news.
-            if requested || reason != Reason::TooLate {
-                let named = order.client_order_id;
-                self.reject_cancel(Some(place), named, cancelling.command, reason);
-            }
-            return;
+            return Err(reason);
         }
         order.cancelling = Some(cancelling);
+        Ok(())
     }
 
     /// Says that an order was not cancelled or replaced: to its client, or if there is none to
@@ -285,6 +307,20 @@ impl<V: Venue> Step<'_, V> {
         let rejected = CancelRejected { client_order_id, order_id, command, reason };
         self.events.push(client, &rejected.encode());
     }
+}
+
+/// What covers one reservation or the other, at any time while fills make both smaller: the larger
+/// quantity, at a price at which it is worth as much as the dearer of them, rounded up.
+fn either(one: Reserved, other: Reserved) -> Option<Reserved> {
+    let worth = |part: Reserved| i128::from(part.price.0) * i128::from(part.quantity.0);
+    let quantity = one.quantity.max(other.quantity);
+    let most = i128::from(quantity.0);
+    let price = (worth(one).max(worth(other)) + most - 1).checked_div(most)?;
+    Some(Reserved { price: Price(i64::try_from(price).ok()?), quantity })
+}
+
+fn cancelling_of(MustGo { reason, command, .. }: MustGo) -> Cancelling {
+    Cancelling { reason, command, named: ClientOrderId(0) }
 }
 
 #[cfg(test)]

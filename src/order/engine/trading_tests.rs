@@ -309,7 +309,7 @@ fn an_order_is_pending_until_the_venue_answers() {
     assert_eq!(desk.send(1, replace(1, 2, 155, 4)), []);
     assert_eq!(refusal(&desk.send(1, replace(1, 3, 155, 4))), (1, Reason::Pending));
     let figures = desk.engine.risk().figures(ClientId(1)).unwrap();
-    assert_eq!((figures.open_orders, figures.reserved_buys), (1, 1550), "the larger of both");
+    assert_eq!((figures.open_orders, figures.reserved_buys), (1, 1500), "the dearer of both");
     assert_eq!(desk.send(1, cancel(2)), [], "by the name it will have");
     assert_eq!(refusal(&desk.send(1, cancel(1))), (1, Reason::Pending));
     assert_eq!(refusal(&desk.send(1, replace(2, 4, 155, 4))), (1, Reason::Pending));
@@ -363,7 +363,7 @@ fn what_an_order_still_waits_for_when_it_is_through_came_too_late() {
             _ => None,
         })
         .collect();
-    assert_eq!(commands, [(3, 2, Reason::TooLate), (2, 1, Reason::TooLate)]);
+    assert_eq!(commands, [(3, 2, Reason::TooLate), (2, 2, Reason::TooLate)]);
     let figures = desk.engine.risk().figures(ClientId(1)).unwrap();
     assert_eq!((figures.open_orders, figures.reserved_buys), (0, 0));
 }
@@ -428,6 +428,42 @@ fn orders_go_through_a_gateway() {
     assert!(desk.engine.orders().is_empty());
 }
 
+/// While a change is under way, the venue may have traded at either limit.
+#[test]
+fn a_fill_is_within_the_limit_or_the_one_asked_for() {
+    for (side, other, within, beyond) in
+        [(Side::Buy, 160, 155, 161), (Side::Sell, 140, 145, 139), (Side::Buy, 140, 150, 151)]
+    {
+        let mut desk = remote();
+        desk.send(1, order(1, side, 150, 10));
+        let id = desk.open_ids()[0];
+        desk.report(report(id, ReportKind::Accepted));
+        desk.send(1, replace(1, 2, other, 10));
+        let mut fill = |match_id, price| {
+            let fill = VenueReport { match_id, ..report(id, ReportKind::Filled) };
+            desk.report(VenueReport { price: Price(price), quantity: Quantity(1), ..fill })
+        };
+        assert_eq!(refusal(&fill(1, beyond)), (GATEWAY, Reason::InvalidPrice));
+        assert_eq!(names(&fill(1, within)), [(1, "Filled")]);
+    }
+}
+
+/// A cancel is answered by the name that it named, though the order has another one by then.
+#[test]
+fn a_refused_cancel_is_answered_by_the_name_it_gave() {
+    let mut desk = remote();
+    desk.send(1, order(1, Side::Buy, 150, 10));
+    let id = desk.open_ids()[0];
+    desk.report(report(id, ReportKind::Accepted));
+    desk.send(1, replace(1, 2, 155, 10));
+    desk.send(1, cancel(1));
+    let changed = report(id, ReportKind::Replaced);
+    desk.report(VenueReport { price: Price(155), quantity: Quantity(10), ..changed });
+    let answers = desk.report(report(id, ReportKind::CancelRejected));
+    let [(1, Message::CancelRejected(rejected))] = answers[..] else { panic!("{answers:?}") };
+    assert_eq!((rejected.command, rejected.client_order_id), (2, ClientOrderId(1)));
+}
+
 /// Reports that cannot be true change nothing, and their gateway is told.
 #[test]
 fn a_gateways_reports_are_held_against_the_order() {
@@ -451,6 +487,7 @@ fn a_gateways_reports_are_held_against_the_order() {
         (fill(6, 150, 0), Reason::InvalidQuantity),
         (fill(6, 150, 9), Reason::InvalidQuantity),
         (fill(6, 0, 1), Reason::InvalidPrice),
+        (fill(6, 151, 1), Reason::InvalidPrice),
         (fill(6, i64::MAX, 2), Reason::InvalidPrice),
         (report(id, ReportKind::Replaced), Reason::InvalidQuantity),
         (
