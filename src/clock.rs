@@ -159,13 +159,20 @@ impl Clock for ManualClock {
     }
 }
 
-/// Unix time from the CPU's counter, set by the system's clock 100 times a second: as cheap as
-/// [`TscClock`], and never further from the system's clock than the counter drifts in 10 ms. May
-/// run back if the system's clock is set back.
+/// Unix time that never runs back: the system's time when the clock was made, and what has passed
+/// since by the monotonic clock, read from the CPU's counter and set anew 100 times a second.
+///
+/// It is as cheap as [`TscClock`]. A step of the system's clock is not followed, so that neither
+/// intervals nor stamps jump; what NTP corrects by slewing is.
 #[derive(Clone, Debug)]
 pub struct UnixClock {
     tsc: TscClock,
+    /// The system's monotonic clock when the system's time was `begun_ns`.
+    begun: Instant,
+    begun_ns: u64,
+    /// Ticks, and the time at that tick.
     anchor: Cell<(u64, u64)>,
+    last_ns: Cell<u64>,
 }
 
 /// Between two looks at the system's clock.
@@ -174,7 +181,12 @@ const ANCHOR_NS: u64 = 10_000_000;
 impl UnixClock {
     /// Calibrates the counter, once per process; takes up to 200 ms the first time.
     pub fn new() -> Self {
-        let clock = Self { tsc: TscClock::new(), anchor: Cell::new((0, 0)) };
+        let tsc = TscClock::new();
+        let begun = Instant::now();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let begun_ns = since.as_nanos() as u64;
+        let clock =
+            Self { tsc, begun, begun_ns, anchor: Cell::default(), last_ns: Cell::default() };
         clock.set();
         clock
     }
@@ -182,10 +194,10 @@ impl UnixClock {
     /// Looks at the system's clock.
     #[cold]
     fn set(&self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let unix_ns = since.as_nanos() as u64;
-        self.anchor.set((self.tsc.ticks(), unix_ns));
-        unix_ns
+        let (system, ticks, _) = self.tsc.read_both();
+        let now_ns = self.begun_ns + system.saturating_duration_since(self.begun).as_nanos() as u64;
+        self.anchor.set((ticks, now_ns));
+        now_ns
     }
 }
 
@@ -199,9 +211,12 @@ impl Clock for UnixClock {
     /// Unix time, ns.
     #[inline]
     fn now_ns(&self) -> u64 {
-        let (ticks, unix_ns) = self.anchor.get();
+        let (ticks, anchor_ns) = self.anchor.get();
         let since = self.tsc.ns_between(ticks, self.tsc.ticks());
-        if since >= ANCHOR_NS { self.set() } else { unix_ns + since }
+        let now_ns = if since >= ANCHOR_NS { self.set() } else { anchor_ns + since };
+        let now_ns = now_ns.max(self.last_ns.get());
+        self.last_ns.set(now_ns);
+        now_ns
     }
 }
 

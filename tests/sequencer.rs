@@ -7,12 +7,13 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use gapless::log::{Recorder, RecorderOptions};
 use gapless::sequencer::{
     Application, Client, ClientId, ClientOptions, Election, Events, ImageReader, ImageWriter, Kind,
     Leaving, LoadError, Rate, Record, Refusal, Replica, Role, Sequencer, SequencerError,
     SequencerOptions, Standing, SubmitError,
 };
-use gapless::{Agent, Subscriber};
+use gapless::{Address, Agent, PollError, Subscriber};
 
 /// A sum that depends on the order of all commands; each is answered with it.
 #[derive(Default)]
@@ -359,7 +360,7 @@ fn a_snapshot_and_the_rest_are_as_good_as_everything() {
             break error;
         }
     };
-    assert!(matches!(incomplete, SequencerError::Diverged(_)), "{incomplete}");
+    assert!(matches!(incomplete, SequencerError::Incomplete { wanted: 1, .. }), "{incomplete}");
 
     let replica = at(dir.path(), "sequenced");
     let mut replica = Replica::open(&replica, Chain::default(), Some(&snapshots)).unwrap();
@@ -460,6 +461,138 @@ fn free_port() -> u16 {
     std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+#[test]
+fn heartbeats_do_not_stop_the_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let tick = Duration::from_millis(2);
+    let mut sequencer = open(options(dir.path(), 2).tick(tick));
+    let mut beating = join(dir.path(), 1, &mut sequencer);
+    beating.set_heartbeat(Duration::ZERO);
+    let before = sequencer.next_sequence();
+    until(|| {
+        beating.poll(0, |_| ()).unwrap();
+        sequencer.duty_cycle().unwrap();
+        sequencer.next_sequence() > before + 20
+    });
+}
+
+#[test]
+fn a_stream_is_taken_up_again_from_its_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let stream = format!("{}&log={}", at(dir.path(), "sequenced"), log.display());
+    let client = || ClientOptions::new(ClientId(1), at(dir.path(), "client-1"));
+    let logged = || SequencerOptions::new(&stream).client(client());
+    // Nothing is recorded yet.
+    let mut sequencer = open(logged());
+    let mut client = join(dir.path(), 1, &mut sequencer);
+    let Address::Shm(ring) = stream.parse().unwrap() else { panic!("a ring") };
+    let mut recorder = Recorder::open(&ring, &log, &RecorderOptions::new()).unwrap();
+    for _ in 0..100 {
+        client.submit(b"order").unwrap();
+    }
+    settle(&mut sequencer, &mut client);
+    let (wanted, hash) = (sequencer.next_sequence(), sequencer.state_hash());
+    drop((client, sequencer));
+    while recorder.duty_cycle().unwrap() > 0 {}
+    recorder.close().unwrap();
+    // The host is started anew: its rings are gone.
+    for ring in ["sequenced", "client-1"] {
+        gapless::shm::remove(dir.path(), ring, true).unwrap();
+    }
+    let mut sequencer = open(logged());
+    until(|| {
+        sequencer.duty_cycle().unwrap();
+        sequencer.standing() == Standing::Leading
+    });
+    assert_eq!((sequencer.stats().followed, sequencer.term()), (wanted - 1, 2));
+    assert_eq!((sequencer.state_hash(), sequencer.application().commands), (hash, 100));
+    let mut client = join(dir.path(), 1, &mut sequencer);
+    assert_eq!(client.submit(b"order").unwrap(), 101);
+    settle(&mut sequencer, &mut client);
+    assert_eq!(sequencer.application().commands, 101);
+}
+
+#[test]
+fn a_standby_does_not_begin_anew_where_the_stream_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut leader = open(options(dir.path(), 1));
+    let mut client = join(dir.path(), 1, &mut leader);
+    client.submit(b"order").unwrap();
+    settle(&mut leader, &mut client);
+    let mut standby = open(options(dir.path(), 1));
+    until(|| {
+        standby.duty_cycle().unwrap();
+        standby.next_sequence() == leader.next_sequence()
+    });
+    drop((client, leader));
+    gapless::shm::remove(dir.path(), "sequenced", true).unwrap();
+    let begun = Instant::now();
+    let gone = loop {
+        assert!(begun.elapsed() < LIMIT);
+        if let Err(error) = standby.duty_cycle() {
+            break error;
+        }
+    };
+    assert!(matches!(gone, SequencerError::RingGone { .. }), "{gone}");
+    assert_eq!((standby.standing(), standby.duty_cycle().unwrap()), (Standing::Ended, 0));
+    // Nor does it go on with another one's.
+    let mut other = open(options(dir.path(), 1));
+    other.duty_cycle().unwrap();
+    assert_eq!((other.standing(), other.term()), (Standing::Leading, 1));
+}
+
+#[test]
+fn who_holds_an_evictable_stream_up_is_thrown_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let stream = format!("shm:sequenced?capacity=16K&evictable=yes&dir={}", dir.path().display());
+    let client = ClientOptions::new(ClientId(1), at(dir.path(), "client-1"));
+    let options = SequencerOptions::new(&stream).client(client);
+    let mut sequencer = open(options.patience(Duration::from_millis(20)));
+    let mut stopped = {
+        sequencer.duty_cycle().unwrap();
+        Subscriber::open(&stream).unwrap()
+    };
+    let mut client = join(dir.path(), 1, &mut sequencer);
+    for _ in 0..1000 {
+        client.submit(&[0; 100]).unwrap();
+    }
+    settle(&mut sequencer, &mut client);
+    assert_eq!((sequencer.application().commands, sequencer.stats().evicted), (1000, 1));
+    assert!(matches!(stopped.poll(1, |_| ()), Err(PollError::Evicted { .. })));
+}
+
+#[test]
+fn a_standby_that_has_failed_holds_nobody_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut leader = open(options(dir.path(), 1));
+    let mut client = join(dir.path(), 1, &mut leader);
+    // One that knows another application.
+    let mut other = Sequencer::open(options(dir.path(), 1), Silent).unwrap();
+    client.submit(b"order").unwrap();
+    settle(&mut leader, &mut client);
+    until(|| other.duty_cycle().is_err());
+    for _ in 0..100_000 {
+        while client.submit(&[7; 64]).is_err() {
+            leader.duty_cycle().unwrap();
+            client.poll(1000, |_| ()).unwrap();
+        }
+    }
+    settle(&mut leader, &mut client);
+    assert_eq!(leader.application().commands, 100_001);
+}
+
+/// Answers nothing.
+struct Silent;
+
+impl Application for Silent {
+    fn apply(&mut self, _: &Record<'_>, _: &mut Events) {}
+    fn save(&self, _: &mut Vec<u8>) {}
+    fn load(&mut self, _: &[u8]) -> Result<(), LoadError> {
+        Ok(())
+    }
+}
+
 // ---- Processes
 
 const DIRECTORY: &str = "GAPLESS_SEQUENCER_DIRECTORY";
@@ -537,7 +670,8 @@ fn a_leader_that_is_killed_loses_nothing_and_does_nothing_twice() {
         for client in clients.iter_mut() {
             if submit && client.is_ready() {
                 let command = (client.last_submitted() + 1).to_le_bytes();
-                assert!(client.submit(&command).is_ok_and(|_| true) || client.unconfirmed() > 0);
+                let submitted = client.submit(&command);
+                assert!(submitted.map_or_else(|error| error.is_backpressure(), |_| true));
             }
             client.poll(1000, |_| ()).unwrap();
         }

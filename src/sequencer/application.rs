@@ -9,6 +9,9 @@ use thiserror::Error;
 
 use super::record::{ClientId, Record};
 
+/// Bytes of the longest event.
+pub const EVENT_BYTES_MAX: usize = 224;
+
 /// A deterministic state machine behind a sequencer.
 pub trait Application {
     /// Applies one record and answers with any number of events, which are written to the stream
@@ -60,9 +63,14 @@ impl Events {
         Self { bytes: Vec::with_capacity(1 << 16), ends: Vec::with_capacity(1 << 10) }
     }
 
-    /// Adds an event that concerns `client`.
+    /// Adds an event that concerns `client`, of at most [`EVENT_BYTES_MAX`] bytes: what every
+    /// sequenced stream takes.
+    ///
+    /// # Panics
+    /// If it is longer. An application that makes such an event does so on every replica.
     #[inline]
     pub fn push(&mut self, client: ClientId, payload: &[u8]) {
+        assert!(payload.len() <= EVENT_BYTES_MAX, "an event of {} bytes", payload.len());
         self.bytes.extend_from_slice(payload);
         self.ends.push((client, self.bytes.len()));
     }

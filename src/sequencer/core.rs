@@ -10,17 +10,21 @@
 //! (the events of its last command) is finished first. What is in the stream is all there is to
 //! know, so nothing is lost and nothing is done twice.
 
-use thiserror::Error;
-
 use super::application::{Application, Events, LoadError};
+use super::divergence::Divergence;
 use super::frame::{Frame, FrameKind};
 use super::image::{ImageReader, ImageWriter};
 use super::ledger::{Bucket, Ledger, Rate};
 use super::outbox::Outbox;
-use super::record::{ClientId, Kind, Leaving, Record, RecordError, Refusal, Role};
+use super::record::{ClientId, Kind, Leaving, Record, Refusal, Role};
 
 /// Version of the records' layout.
 pub(crate) const LAYOUT_VERSION: u64 = 1;
+/// How far ahead of sequenced time a client's clock may be: a day. Its runs are numbered by it, and
+/// a number that is too large would keep all later ones out.
+const RUN_AHEAD_NS: u64 = 86_400_000_000_000;
+/// A client is told so often, on record, of what is no command.
+const TELL_NS: u64 = 1_000_000;
 
 /// What a client may do, and how often.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,82 +33,6 @@ pub struct Admission {
     pub role: Role,
     /// How often it may; `None`: as often as it likes.
     pub rate: Option<Rate>,
-}
-
-/// A follower found something in the stream that cannot be, or that its own application would not
-/// have done. It must not lead.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum Divergence {
-    /// A message is no record.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// Messages are missing.
-    #[error("message {found} came where {wanted} was next")]
-    Gap {
-        /// What should have come.
-        wanted: u64,
-        /// What came.
-        found: u64,
-    },
-    /// The event is not the one that this application answers with.
-    #[error("message {sequence} is not the event that record {cause} leads to here")]
-    Event {
-        /// The event.
-        sequence: u64,
-        /// What caused it.
-        cause: u64,
-    },
-    /// Events that this application answers with are not there.
-    #[error("in front of message {sequence}, {missing} events of record {cause} are missing")]
-    Missing {
-        /// What came instead.
-        sequence: u64,
-        /// What caused them.
-        cause: u64,
-        /// How many.
-        missing: usize,
-    },
-    /// The state's hash is another one.
-    #[error("the state in front of message {sequence} has hash {here:#018x}, not {there:#018x}")]
-    State {
-        /// The checkpoint.
-        sequence: u64,
-        /// This application's.
-        here: u64,
-        /// The leader's.
-        there: u64,
-    },
-    /// A client's number came twice, or after a gap.
-    #[error("message {sequence} is command {found} of client {client}, where {wanted} was next")]
-    Command {
-        /// Its place in the stream.
-        sequence: u64,
-        /// Whose.
-        client: ClientId,
-        /// What should have come.
-        wanted: u64,
-        /// What came.
-        found: u64,
-    },
-    /// A term that is not larger than the one before it.
-    #[error("message {sequence} begins term {found}, but term {term} has begun")]
-    Term {
-        /// The record.
-        sequence: u64,
-        /// The term before it.
-        term: u32,
-        /// Its own.
-        found: u32,
-    },
-    /// Written by a version that this one does not know.
-    #[error("message {sequence} says layout {found}; this version knows {LAYOUT_VERSION}")]
-    Version {
-        /// The record.
-        sequence: u64,
-        /// Its layout.
-        found: u64,
-    },
 }
 
 /// What became of a client's frame.
@@ -135,8 +63,14 @@ pub(crate) struct Core<A> {
     next_sequence: u64,
     term: u32,
     time_ns: u64,
+    /// Time of the newest record.
+    written_ns: u64,
     max_bytes: usize,
     outbox: Outbox,
+    /// Per client, until when it has used up what it may be told of that is no command.
+    told_ns: Vec<u64>,
+    /// For checkpoints: room once taken is kept.
+    image: Vec<u8>,
 }
 
 impl<A: Application> Core<A> {
@@ -153,8 +87,11 @@ impl<A: Application> Core<A> {
             next_sequence: 1,
             term: 0,
             time_ns: 0,
+            written_ns: 0,
             max_bytes,
             outbox: Outbox::new(),
+            told_ns: Vec::new(),
+            image: Vec::new(),
         }
     }
 
@@ -164,6 +101,7 @@ impl<A: Application> Core<A> {
         if index >= self.admissions.len() {
             self.admissions.resize(index + 1, None);
             self.asked.resize(index + 1, 0);
+            self.told_ns.resize(index + 1, 0);
         }
         self.admissions[index] = Some((admission.role, admission.rate.map(Rate::bucket)));
     }
@@ -207,6 +145,13 @@ impl<A: Application> Core<A> {
             return Err(Divergence::Gap { wanted, found: sequence });
         }
         let record = Record::read(sequence, message)?;
+        if record.time_ns < self.time_ns {
+            let (time_ns, found_ns) = (self.time_ns, record.time_ns);
+            return Err(Divergence::Time { sequence, time_ns, found_ns });
+        }
+        if record.kind != Kind::Term && record.term != self.term {
+            return Err(Divergence::Term { sequence, term: self.term, found: record.term });
+        }
         match record.kind {
             Kind::Event => {
                 let own = self.events.get(self.confirmed);
@@ -232,7 +177,7 @@ impl<A: Application> Core<A> {
                 }
             }
         }
-        self.time_ns = self.time_ns.max(record.time_ns);
+        (self.time_ns, self.written_ns) = (record.time_ns, record.time_ns);
         self.next_sequence += 1;
         Ok(())
     }
@@ -298,8 +243,8 @@ impl<A: Application> Core<A> {
         self.time_ns = self.time_ns.max(now_ns);
         let frame = match Frame::read(message) {
             Ok(frame) if frame.client == client => frame,
-            Ok(frame) => return self.refuse(client, Refusal::WrongClient, frame.sequence),
-            Err(refusal) => return self.refuse(client, refusal, 0),
+            Ok(frame) => return self.complain(client, Refusal::WrongClient, frame.sequence),
+            Err(refusal) => return self.complain(client, refusal, 0),
         };
         let seat = self.ledger.seat(client);
         let last = seat.last;
@@ -307,7 +252,12 @@ impl<A: Application> Core<A> {
         if frame.run != seat.run {
             return self.other_run(&frame);
         }
-        if frame.kind == FrameKind::Hello || !was_connected && frame.kind != FrameKind::Goodbye {
+        let is_back = match frame.kind {
+            FrameKind::Hello | FrameKind::Heartbeat => true,
+            FrameKind::Command => frame.sequence > last, // and no leftover
+            FrameKind::Goodbye => false,
+        };
+        if frame.kind == FrameKind::Hello || !was_connected && is_back {
             self.welcome(client);
         }
         match frame.kind {
@@ -334,7 +284,9 @@ impl<A: Application> Core<A> {
         let seat = self.ledger.seat(frame.client);
         let is_hello = frame.kind == FrameKind::Hello;
         match frame.run > seat.run {
-            true if !is_hello => self.refuse(frame.client, Refusal::Malformed, frame.sequence),
+            true if !is_hello || frame.run > self.time_ns.saturating_add(RUN_AHEAD_NS) => {
+                self.complain(frame.client, Refusal::Malformed, frame.sequence)
+            }
             true => {
                 seat.run = frame.run;
                 self.welcome(frame.client);
@@ -355,14 +307,14 @@ impl<A: Application> Core<A> {
         let admission = self.admissions.get(usize::from(client.0));
         let (role, bucket) = admission.copied().flatten().unwrap_or_default();
         seat.last = frame.sequence;
+        if super::STAMP_BYTES + frame.payload.len() > self.max_bytes {
+            return self.refuse(client, Refusal::TooLong, frame.sequence);
+        }
         if let Some(bucket) = &bucket {
             if !seat.affords(bucket, self.time_ns) {
                 return self.refuse(client, Refusal::Rate, frame.sequence);
             }
             seat.charge(bucket, self.time_ns);
-        }
-        if super::STAMP_BYTES + frame.payload.len() > self.max_bytes {
-            return self.refuse(client, Refusal::TooLong, frame.sequence);
         }
         let record = Record {
             sequence: self.next_sequence,
@@ -376,6 +328,7 @@ impl<A: Application> Core<A> {
             payload: frame.payload,
         };
         self.outbox.push(&record.stamp(), frame.payload);
+        self.written_ns = self.time_ns;
         self.next_sequence += 1;
         self.apply(&record);
         self.write_events();
@@ -388,7 +341,7 @@ impl<A: Application> Core<A> {
         let told = self.asked.get_mut(usize::from(client.0));
         if let Some(told) = told.filter(|told| **told != wanted) {
             *told = wanted;
-            self.refuse(client, Refusal::Gap, wanted);
+            self.complain(client, Refusal::Gap, wanted);
         }
         Outcome::Refused(Refusal::Gap)
     }
@@ -397,6 +350,26 @@ impl<A: Application> Core<A> {
         if let Some(asked) = self.asked.get_mut(usize::from(client.0)) {
             *asked = 0;
         }
+    }
+
+    /// Refuses what is no command, or not the next: on record, but for a client that brings more of
+    /// it than anybody needs to read.
+    #[cold]
+    fn complain(&mut self, client: ClientId, refusal: Refusal, reference: u64) -> Outcome {
+        if self.may_tell(client) {
+            self.refuse(client, refusal, reference);
+        }
+        Outcome::Refused(refusal)
+    }
+
+    /// A hundred at once, and a thousand a second.
+    fn may_tell(&mut self, client: ClientId) -> bool {
+        let Some(told_ns) = self.told_ns.get_mut(usize::from(client.0)) else { return true };
+        let may = told_ns.saturating_sub(self.time_ns) < 100 * TELL_NS;
+        if may {
+            *told_ns = self.time_ns.max(*told_ns) + TELL_NS;
+        }
+        may
     }
 
     #[cold]
@@ -408,6 +381,9 @@ impl<A: Application> Core<A> {
     /// Says how far a client had come, and which of its runs that was said to.
     #[cold]
     fn welcome(&mut self, client: ClientId) {
+        if !self.may_tell(client) {
+            return; // it will say so again
+        }
         let seat = self.ledger.seat(client);
         seat.is_connected = true;
         let (last, run) = (seat.last, seat.run);
@@ -435,9 +411,9 @@ impl<A: Application> Core<A> {
     /// Lets time pass: writes a record if the stream's newest is as old as `interval_ns`.
     #[inline]
     pub(crate) fn tick(&mut self, now_ns: u64, interval_ns: u64) -> bool {
-        let due = now_ns.saturating_sub(self.time_ns) >= interval_ns;
+        let due = now_ns.saturating_sub(self.written_ns) >= interval_ns;
         if due {
-            self.time_ns = now_ns;
+            self.time_ns = self.time_ns.max(now_ns);
             self.write_and_apply(Kind::Time, 0, ClientId::NONE, 0, 0);
         }
         due
@@ -445,8 +421,11 @@ impl<A: Application> Core<A> {
 
     /// Writes the hash of the application's state into the stream, for followers to compare.
     pub(crate) fn checkpoint(&mut self) {
-        let hash = self.state_hash();
-        self.write(Kind::Checkpoint, 0, ClientId::NONE, hash);
+        let mut image = std::mem::take(&mut self.image);
+        image.clear();
+        self.application.save(&mut image);
+        self.write(Kind::Checkpoint, 0, ClientId::NONE, hash_of(&image));
+        self.image = image;
     }
 
     fn write(&mut self, kind: Kind, code: u8, client: ClientId, reference: u64) {
@@ -470,8 +449,9 @@ impl<A: Application> Core<A> {
         self.write_events();
     }
 
-    /// The record that would be the next.
-    fn blank(&self, kind: Kind, code: u8, client: ClientId, reference: u64) -> Record<'static> {
+    /// The record that will be the next.
+    fn blank(&mut self, kind: Kind, code: u8, client: ClientId, reference: u64) -> Record<'static> {
+        self.written_ns = self.time_ns;
         Record {
             sequence: self.next_sequence,
             kind,
@@ -488,11 +468,25 @@ impl<A: Application> Core<A> {
     /// Writes those events that do not stand in the stream yet.
     #[inline]
     fn write_events(&mut self) {
+        let begun = self.confirmed;
         while let Some((client, payload)) = self.events.get(self.confirmed) {
-            let event = self.blank(Kind::Event, 0, client, self.cause);
+            let event = Record {
+                sequence: self.next_sequence,
+                kind: Kind::Event,
+                code: 0,
+                client,
+                term: self.term,
+                reference: self.cause,
+                sent_ns: 0,
+                time_ns: self.time_ns,
+                payload,
+            };
             self.outbox.push(&event.stamp(), payload);
             self.next_sequence += 1;
             self.confirmed += 1;
+        }
+        if self.confirmed > begun {
+            self.written_ns = self.time_ns;
         }
     }
 
@@ -502,7 +496,7 @@ impl<A: Application> Core<A> {
     pub(crate) fn state_hash(&self) -> u64 {
         let mut image = Vec::new();
         self.application.save(&mut image);
-        crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &image)
+        hash_of(&image)
     }
 
     /// Whether the state is that behind a whole record and its events.
@@ -530,8 +524,14 @@ impl<A: Application> Core<A> {
         let ledger = Ledger::load(&mut image)?;
         self.application.load(image.rest())?;
         (self.next_sequence, self.term, self.time_ns) = (next_sequence, term, time_ns);
+        self.written_ns = time_ns;
         (self.ledger, self.confirmed, self.cause) = (ledger, 0, 0);
         self.events.clear();
         Ok(())
     }
+}
+
+/// CRC-64/NVME.
+fn hash_of(image: &[u8]) -> u64 {
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, image)
 }

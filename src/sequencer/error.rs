@@ -8,7 +8,7 @@ use gapless_shm::PublishError;
 use thiserror::Error;
 
 use super::application::LoadError;
-use super::core::Divergence;
+use super::divergence::Divergence;
 use super::record::{ClientId, RecordError};
 use crate::error::{Error, PollError};
 use crate::wire::WireError;
@@ -50,6 +50,37 @@ pub enum SequencerError {
         wanted: u64,
         /// The oldest that there is.
         oldest: u64,
+    },
+    /// The stream is another one than the one that was followed so far.
+    #[error(
+        "the stream is of session {stream}, but what is known is of session {known}: numbers of \
+         one mean nothing in the other. Begin anew without the old state, or bring back the ring"
+    )]
+    OtherSession {
+        /// What is known.
+        known: u64,
+        /// What is there.
+        stream: u64,
+    },
+    /// The stream's ring was removed, and there is no log to make it again from.
+    #[error(
+        "the stream's ring is gone, and message {next} would be the next: name its log in the \
+         address, or begin anew"
+    )]
+    RingGone {
+        /// The next message.
+        next: u64,
+    },
+    /// The stream ends elsewhere than it was followed to.
+    #[error(
+        "the stream goes on with message {end}, but the state with {wanted}: the log it was made \
+         from ends before what this sequencer has seen, or what is in between cannot be read"
+    )]
+    Ends {
+        /// The state's next message.
+        wanted: u64,
+        /// The stream's.
+        end: u64,
     },
     /// The stream could not be read.
     #[error("the sequenced stream: {0}")]

@@ -72,6 +72,7 @@ mod application;
 mod client;
 mod client_stream;
 mod core;
+mod divergence;
 mod error;
 mod frame;
 mod image;
@@ -84,17 +85,20 @@ mod replica;
 #[cfg(test)]
 pub(crate) mod simulation;
 mod snapshot;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod window;
 
-pub use self::core::{Admission, Divergence};
-pub use application::{Application, Events, LoadError};
+pub use self::core::Admission;
+pub use application::{Application, EVENT_BYTES_MAX, Events, LoadError};
 pub use client::Client;
+pub use divergence::Divergence;
 pub use error::{ClientError, SequencerError, SnapshotError, SubmitError};
 pub use image::{ImageReader, ImageWriter};
 pub use ledger::Rate;
-pub use node::{Election, KernelLease, Sequencer, SequencerStats, Standing};
+pub use node::Sequencer;
 pub use options::{ClientOptions, SequencerOptions};
 pub use record::{ClientId, Kind, Leaving, Record, RecordError, Refusal, Role, STAMP_BYTES};
 pub use replica::Replica;
+pub use standing::{Election, KernelLease, SequencerStats, Standing};

@@ -1,21 +1,23 @@
 //! A sequencer with its streams: stands by, leads, and hands over.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use gapless_shm::{ProducerStatus, PublishError, RingError};
+use gapless_shm::{ProducerStatus, PublishError, RingError, ring_path};
 
-use super::application::Application;
+use super::application::{Application, EVENT_BYTES_MAX};
 use super::client_stream::{ClientStream, Watched};
 use super::core::{Core, Outcome};
 use super::error::{SequencerError, SnapshotError};
 use super::options::SequencerOptions;
-use super::record::{ClientId, Leaving};
+use super::record::{ClientId, Leaving, STAMP_BYTES};
 use super::replica::begin_at;
 use super::snapshot;
+use super::standing::{Election, KernelLease, SequencerStats, Standing};
 use crate::address::{Address, ShmAddress};
 use crate::agent::Agent;
 use crate::clock::{Clock, UnixClock};
 use crate::error::Error;
+use crate::log::LogError;
 use crate::publisher::Publisher;
 use crate::subscriber::Subscriber;
 
@@ -25,63 +27,21 @@ const FOLLOW_RECORDS: usize = 256;
 const LIVENESS_POLLS: u32 = 16;
 /// Between two attempts to open a stream that is not there.
 const RETRY_NS: u64 = 1_000_000;
-/// The longest event that any stream of records must take.
-const EVENT_BYTES_MIN: usize = 256;
-
-/// Who may lead, where the kernel's lease on the stream's ring does not say it alone: the seam for
-/// a coordinator that knows of several hosts.
-///
-/// The lease always has to be had as well, so two processes of one host never both write.
-pub trait Election: Send {
-    /// Whether this sequencer may lead now. Asked before it begins to, and in each duty cycle while
-    /// it does; it ceases when the answer is no. Must not block.
-    fn may_lead(&mut self) -> bool;
-}
-
-/// The kernel's lease alone: whoever gets it leads.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct KernelLease;
-
-impl Election for KernelLease {
-    fn may_lead(&mut self) -> bool {
-        true
-    }
-}
-
-/// What a sequencer is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// There is no stream yet, and it may not begin one.
-    Waiting,
-    /// Another leads; this one follows it.
-    Following,
-    /// This one leads.
-    Leading,
-}
-
-/// What has happened since a sequencer began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SequencerStats {
-    /// Commands that it made records of.
-    pub sequenced: u64,
-    /// Commands that had been sequenced before.
-    pub duplicates: u64,
-    /// Frames that it refused.
-    pub refused: u64,
-    /// Records that it followed.
-    pub followed: u64,
-    /// How often it began to lead.
-    pub terms: u64,
-    /// Duty cycles in which the stream had no room.
-    pub backpressure: u64,
-    /// Snapshots that it wrote.
-    pub snapshots: u64,
-}
+/// What any stream of records must take.
+const RECORD_BYTES_MIN: usize = STAMP_BYTES + EVENT_BYTES_MAX;
+/// Between two attempts to evict who holds the stream up.
+const EVICT_NS: u64 = 10_000_000;
+/// A take-over that reads nothing for so long has no more to read.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
 enum Part {
-    Waiting { retry_ns: u64 },
+    Waiting {
+        retry_ns: u64,
+    },
     Following(Box<Subscriber>),
     Leading(Box<Publisher>),
+    /// It has told its error and let go of all its streams.
+    Ended,
 }
 
 /// Makes one stream of many clients' commands, with an application behind it.
@@ -107,8 +67,10 @@ pub struct Sequencer<A> {
     idle_polls: u32,
     checkpoint_at: u64,
     snapshot_at: u64,
-    /// Of the snapshot that it began with.
+    /// The stream's, once it is known.
     session: Option<u64>,
+    /// Since when the stream has had no room.
+    stalled_ns: Option<u64>,
     stats: SequencerStats,
 }
 
@@ -133,7 +95,7 @@ impl<A: Application> Sequencer<A> {
         election: Box<dyn Election>,
     ) -> Result<Self, SequencerError> {
         let (output, ring) = output(&options.output)?;
-        let mut core = Core::new(application, EVENT_BYTES_MIN);
+        let mut core = Core::new(application, RECORD_BYTES_MIN);
         let mut clients: Vec<ClientStream> = Vec::new();
         for client in &options.clients {
             let id = client.id;
@@ -165,6 +127,7 @@ impl<A: Application> Sequencer<A> {
             snapshot_at: next.saturating_add(interval(options.snapshot_records)),
             options,
             session,
+            stalled_ns: None,
             stats: SequencerStats::default(),
         })
     }
@@ -173,6 +136,7 @@ impl<A: Application> Sequencer<A> {
     pub fn standing(&self) -> Standing {
         match self.part {
             Part::Waiting { .. } => Standing::Waiting,
+            Part::Ended => Standing::Ended,
             Part::Following(_) => Standing::Following,
             Part::Leading(_) => Standing::Leading,
         }
@@ -247,8 +211,18 @@ impl<A: Application> Sequencer<A> {
         let mut address = Address::Shm(ring);
         begin_at(&mut address, next, None);
         match Subscriber::open_at(&address) {
-            Ok(subscriber) => Ok(Some(subscriber)),
+            Ok(mut subscriber) => {
+                let oldest = subscriber.consumer().map_or(next, |ring| ring.next_sequence());
+                if oldest > next {
+                    return Err(SequencerError::Incomplete { wanted: next, oldest });
+                }
+                Ok(Some(subscriber))
+            }
             Err(Error::Ring(RingError::NotFound { .. })) => Ok(None),
+            // Nothing has been recorded yet.
+            Err(Error::Log(LogError::NotFound { .. } | LogError::SessionUnknown { .. })) => {
+                Ok(None)
+            }
             Err(Error::Ring(RingError::SequenceGone { oldest, .. })) => {
                 Err(SequencerError::Incomplete { wanted: next, oldest })
             }
@@ -262,12 +236,12 @@ impl<A: Application> Sequencer<A> {
 
     fn follow(&mut self) -> Result<usize, SequencerError> {
         let Part::Following(subscriber) = &mut self.part else { return Ok(0) };
-        if let (Some(session), Some(consumer)) = (self.session, subscriber.consumer()) {
+        if let Some(consumer) = subscriber.consumer() {
             let stream = consumer.session();
-            if session != stream {
-                return Err(SnapshotError::Session { snapshot: session, stream }.into());
+            let known = *self.session.get_or_insert(stream);
+            if known != stream {
+                return Err(SequencerError::OtherSession { known, stream });
             }
-            self.session = None;
         }
         let followed = read(&mut self.core, subscriber)?;
         self.stats.followed += followed as u64;
@@ -280,7 +254,12 @@ impl<A: Application> Sequencer<A> {
         self.idle_polls = self.idle_polls.wrapping_add(1);
         if self.idle_polls.is_multiple_of(LIVENESS_POLLS) {
             let Part::Following(subscriber) = &self.part else { return Ok(0) };
-            if subscriber.is_live() && subscriber.publisher_status() != ProducerStatus::Alive {
+            // A ring that is gone is made again from its log, by who has read that to its end.
+            let is_orphaned = match subscriber.is_live() {
+                true => subscriber.publisher_status() != ProducerStatus::Alive,
+                false => !self.has_ring(),
+            };
+            if is_orphaned {
                 let waiting = Part::Waiting { retry_ns: 0 };
                 let Part::Following(subscriber) = std::mem::replace(&mut self.part, waiting) else {
                     return Ok(0);
@@ -289,6 +268,11 @@ impl<A: Application> Sequencer<A> {
             }
         }
         Ok(0)
+    }
+
+    /// Whether the stream's ring is there.
+    fn has_ring(&self) -> bool {
+        ring_path(self.ring.directory(), self.ring.name()).is_ok_and(|path| path.exists())
     }
 
     /// Keeps clients from overwriting what has not been sequenced yet.
@@ -325,6 +309,11 @@ impl<A: Application> Sequencer<A> {
     /// Gets the lease, reads what is still to be read, and leads; or goes on as before, if another
     /// was quicker.
     fn take_over(&mut self, subscriber: Option<Box<Subscriber>>) -> Result<usize, SequencerError> {
+        let known = self.core.next_sequence() > 1;
+        if known && self.ring.past.log().is_none() && !self.has_ring() {
+            // Another would begin anew, with numbers that this one's state knows nothing of.
+            return Err(SequencerError::RingGone { next: self.core.next_sequence() });
+        }
         let may_lead = self.election.may_lead();
         let publisher = if may_lead { self.claim(subscriber.is_some())? } else { None };
         let Some(mut publisher) = publisher else {
@@ -333,25 +322,42 @@ impl<A: Application> Sequencer<A> {
             }
             return Ok(0);
         };
-        let end = publisher.next_sequence();
+        let stream = publisher.producer().session();
+        if let Some(known) = self.session.filter(|&known| known != stream) {
+            return Err(SequencerError::OtherSession { known, stream });
+        }
+        self.session = Some(stream);
+        self.drain(subscriber, publisher.next_sequence())?;
+        self.core.set_max_bytes(publisher.max_message_bytes());
+        self.lead(publisher)
+    }
+
+    /// Reads what nobody writes any more, up to message `end`.
+    fn drain(
+        &mut self,
+        subscriber: Option<Box<Subscriber>>,
+        end: u64,
+    ) -> Result<(), SequencerError> {
+        let ends = |wanted| SequencerError::Ends { wanted, end };
         let mut subscriber = match subscriber {
             Some(subscriber) => subscriber,
             None => {
-                let opened = self.subscribe()?;
                 let wanted = self.core.next_sequence();
-                Box::new(opened.ok_or(SequencerError::Incomplete { wanted, oldest: end })?)
+                Box::new(self.subscribe()?.ok_or(ends(wanted))?)
             }
         };
-        let session = publisher.producer().session();
-        if let Some(snapshot) = self.session.filter(|&snapshot| snapshot != session) {
-            return Err(SnapshotError::Session { snapshot, stream: session }.into());
-        }
+        let mut read_at = Instant::now();
         while self.core.next_sequence() < end {
-            self.stats.followed += read(&mut self.core, &mut subscriber)? as u64;
+            let followed = read(&mut self.core, &mut subscriber)?;
+            self.stats.followed += followed as u64;
+            if followed > 0 {
+                read_at = Instant::now();
+            } else if read_at.elapsed() > DRAIN_LIMIT {
+                break;
+            }
         }
-        drop(subscriber); // which would hold up its own publisher
-        self.core.set_max_bytes(publisher.max_message_bytes());
-        self.lead(publisher)
+        let wanted = self.core.next_sequence();
+        if wanted == end { Ok(()) } else { Err(ends(wanted)) }
     }
 
     /// The stream's publisher; `None` if another has the lease. Clients wait for one that takes
@@ -366,7 +372,7 @@ impl<A: Application> Sequencer<A> {
             _ => {}
         }
         match Publisher::open_at(&output) {
-            Ok(publisher) if publisher.max_message_bytes() < EVENT_BYTES_MIN => {
+            Ok(publisher) if publisher.max_message_bytes() < RECORD_BYTES_MIN => {
                 let stream = self.options.output.clone();
                 let reason = "its messages are too short for records: 256 bytes are needed";
                 Err(SequencerError::Unusable { stream, reason })
@@ -382,7 +388,6 @@ impl<A: Application> Sequencer<A> {
 
     fn lead(&mut self, publisher: Publisher) -> Result<usize, SequencerError> {
         let now_ns = self.clock.now_ns();
-        self.session = None;
         self.part = Part::Leading(Box::new(publisher));
         self.core.lead(now_ns);
         self.stats.terms += 1;
@@ -402,12 +407,13 @@ impl<A: Application> Sequencer<A> {
         if !self.election.may_lead() {
             return self.cease();
         }
-        let Part::Leading(publisher) = &mut self.part else { return Ok(0) };
-        let mut done = publisher.poll()?;
+        let mut done = self.poll_publisher();
+        let now_ns = self.clock.now_ns();
         if !self.core.outbox().is_empty() && !self.flush()? {
+            self.stall(now_ns);
             return Ok(done);
         }
-        let now_ns = self.clock.now_ns();
+        self.stalled_ns = None;
         let count = self.clients.len();
         for turn in 0..count {
             let index = (self.first + turn) % count;
@@ -441,15 +447,52 @@ impl<A: Application> Sequencer<A> {
                 Outcome::Heard => {}
             });
         match taken {
-            Ok(0) => match client.watch(now_ns) {
-                Watched::Well => {}
-                Watched::Left(leaving) => self.core.disconnect(client.id(), leaving, now_ns),
-                Watched::Foreign(owner) => self.core.turn_away(client.id(), owner, now_ns),
-            },
+            Ok(0) => self.watch(index, now_ns),
             Ok(taken) => return taken,
             Err(leaving) => self.core.disconnect(client.id(), leaving, now_ns),
         }
         0
+    }
+
+    /// Looks whether a client is still there.
+    #[inline]
+    fn watch(&mut self, index: usize, now_ns: u64) {
+        let client = &mut self.clients[index];
+        match client.watch(now_ns) {
+            Watched::Well => {}
+            Watched::Left(leaving) => self.core.disconnect(client.id(), leaving, now_ns),
+            Watched::Foreign(owner) => self.core.turn_away(client.id(), owner, now_ns),
+        }
+    }
+
+    /// The stream has no room: a reader is a whole ring behind. Who is gone is noted all the same;
+    /// who holds an `evictable` stream up for too long is thrown out.
+    #[cold]
+    fn stall(&mut self, now_ns: u64) {
+        for index in 0..self.clients.len() {
+            self.watch(index, now_ns);
+        }
+        let Part::Leading(publisher) = &mut self.part else { return };
+        let since = *self.stalled_ns.get_or_insert(now_ns);
+        if now_ns.saturating_sub(since) < self.options.patience.as_nanos() as u64 {
+            return;
+        }
+        self.stalled_ns = Some(since + EVICT_NS); // the next one, if there is one, a little later
+        let producer = publisher.producer();
+        let Some(slowest) = producer.slowest() else { return };
+        // A ring that is not evictable says no: then it waits.
+        self.stats.evicted += u64::from(producer.evict(slowest.slot).unwrap_or(false));
+    }
+
+    /// Answers requests of receivers on other hosts, if there are any.
+    #[inline]
+    fn poll_publisher(&mut self) -> usize {
+        let Part::Leading(publisher) = &mut self.part else { return 0 };
+        publisher.poll().unwrap_or_else(|_| {
+            // What could not be sent is asked for again: the stream is in the ring.
+            self.stats.network_errors += 1;
+            0
+        })
     }
 
     /// Writes the outbox into the stream. False if the stream has no room for all of it.
@@ -483,6 +526,7 @@ impl<A: Application> Sequencer<A> {
     /// Hands the lease back and follows.
     #[cold]
     fn cease(&mut self) -> Result<usize, SequencerError> {
+        self.poll_publisher();
         if !self.core.outbox().is_empty() && !self.flush()? {
             return Ok(0); // what is not written would be unknown to others
         }
@@ -501,13 +545,25 @@ impl<A: Application> Agent for Sequencer<A> {
     /// Follows, takes over, or gives each client its turn.
     ///
     /// # Errors
-    /// [`SequencerError`]: it must not go on. If it led, its lease is free once it is dropped.
+    /// [`SequencerError`]: it must not go on, and has let go of its streams and its lease.
     #[inline]
     fn duty_cycle(&mut self) -> Result<usize, SequencerError> {
+        self.step().inspect_err(|_| {
+            // Its lease, and the rings that it holds, are free for others.
+            self.part = Part::Ended;
+            self.clients.clear();
+        })
+    }
+}
+
+impl<A: Application> Sequencer<A> {
+    #[inline]
+    fn step(&mut self) -> Result<usize, SequencerError> {
         match self.part {
             Part::Leading(_) => self.turn(),
             Part::Following(_) => self.follow(),
             Part::Waiting { retry_ns } => self.wait(retry_ns),
+            Part::Ended => Ok(0),
         }
     }
 }

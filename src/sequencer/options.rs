@@ -61,6 +61,7 @@ pub struct SequencerOptions {
     pub(crate) clients: Vec<ClientOptions>,
     pub(crate) tick: Duration,
     pub(crate) quota: usize,
+    pub(crate) patience: Duration,
     pub(crate) checkpoint_records: u64,
     pub(crate) snapshots: Option<PathBuf>,
     pub(crate) snapshot_records: u64,
@@ -75,9 +76,10 @@ impl SequencerOptions {
             clients: Vec::new(),
             tick: Duration::from_millis(1),
             quota: 32,
+            patience: Duration::from_secs(1),
             checkpoint_records: 1 << 20,
             snapshots: None,
-            snapshot_records: 1 << 22,
+            snapshot_records: 1 << 16,
         }
     }
 
@@ -88,10 +90,11 @@ impl SequencerOptions {
         self
     }
 
-    /// After so long without a record, one is written to say what time it is; 1 ms by default.
+    /// After so long without a record, one is written to say what time it is; 1 ms by default, at
+    /// least 1 µs. Clients take a sequencer that says nothing for a second for gone.
     #[must_use]
     pub fn tick(mut self, tick: Duration) -> Self {
-        self.tick = tick;
+        self.tick = tick.max(Duration::from_micros(1));
         self
     }
 
@@ -100,6 +103,15 @@ impl SequencerOptions {
     #[must_use]
     pub fn quota(mut self, frames: usize) -> Self {
         self.quota = frames.max(1);
+        self
+    }
+
+    /// A reader that holds the stream up for so long is thrown out, if the output is an
+    /// `evictable=yes` ring: a standby that was stopped, a client that does not poll. One second by
+    /// default. Other rings wait for it.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -119,7 +131,8 @@ impl SequencerOptions {
         self
     }
 
-    /// Records between two snapshots; 4,194,304 by default, 0 to write none.
+    /// Records between two snapshots; 65,536 by default, 0 to write none. The stream's ring, or its
+    /// log, has to hold more than that for a start to find the rest.
     #[must_use]
     pub fn snapshot_records(mut self, records: u64) -> Self {
         self.snapshot_records = records;

@@ -1,6 +1,7 @@
 //! The sequencer's core under everything that can happen to it.
 
-use super::core::{Admission, Core, Divergence, Outcome};
+use super::core::{Admission, Core, Outcome};
+use super::divergence::Divergence;
 use super::frame::{Frame, FrameKind};
 use super::simulation::{Outcomes, Simulation, for_seeds};
 use super::*;
