@@ -716,10 +716,9 @@ fn a_leader_that_is_killed_loses_nothing_and_does_nothing_twice() {
         assert!(numbers.iter().zip(1..).all(|(&number, wanted)| number == wanted));
     }
     // The stream is what this replica makes of it, event by event.
-    until(|| {
+    while replica.next_sequence() < journal.next_sequence() {
         replica.poll(1000, |_| ()).unwrap();
-        replica.next_sequence() >= journal.next_sequence()
-    });
+    }
 }
 
 #[test]

@@ -145,6 +145,17 @@ pub enum SnapshotError {
         /// The stream's.
         stream: u64,
     },
+    /// Of several streams, none of which is the one that is read.
+    #[error(
+        "{} has snapshots of several streams ({streams}): read one of them by its ring's name",
+        directory.display()
+    )]
+    Several {
+        /// Where they are.
+        directory: PathBuf,
+        /// The streams' names.
+        streams: String,
+    },
 }
 
 /// A client's command was not sent.

@@ -101,4 +101,5 @@ pub use node::Sequencer;
 pub use options::{ClientOptions, SequencerOptions};
 pub use record::{ClientId, Kind, Leaving, Record, RecordError, Refusal, Role, STAMP_BYTES};
 pub use replica::Replica;
+pub use snapshot::snapshot_streams;
 pub use standing::{Election, KernelLease, SequencerStats, Standing};

@@ -1,5 +1,6 @@
 //! A sequencer with its streams: stands by, leads, and hands over.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use gapless_shm::{ProducerStatus, PublishError, RingError, ring_path};
@@ -8,10 +9,10 @@ use super::application::{Application, EVENT_BYTES_MAX};
 use super::client_stream::{ClientStream, Watched};
 use super::core::{Core, Outcome};
 use super::error::{SequencerError, SnapshotError};
-use super::options::SequencerOptions;
+use super::options::{SequencerOptions, output};
 use super::record::{ClientId, Leaving, STAMP_BYTES};
 use super::replica::begin_at;
-use super::snapshot;
+use super::snapshot::{Snapshots, session_of};
 use super::standing::{Election, KernelLease, SequencerStats, Standing};
 use crate::address::{Address, ShmAddress};
 use crate::agent::Agent;
@@ -67,6 +68,7 @@ pub struct Sequencer<A> {
     idle_polls: u32,
     checkpoint_at: u64,
     snapshot_at: u64,
+    snapshots: Option<Snapshots>,
     /// The stream's, once it is known.
     session: Option<u64>,
     /// Since when the stream has had no room.
@@ -105,12 +107,11 @@ impl<A: Application> Sequencer<A> {
             core.admit(id, client.admission);
             clients.push(ClientStream::new(client, "sequencer")?);
         }
+        let named = |directory: &PathBuf| Snapshots::of(directory, ring.name());
+        let mut snapshots = options.snapshots.as_ref().map(named);
         let mut session = None;
-        let found = options.snapshots.as_deref().map(snapshot::newest).transpose()?.flatten();
-        if let Some(found) = found {
-            let path = found.path;
-            core.load(&found.state).map_err(|error| SnapshotError::State { path, error })?;
-            session = Some(found.session);
+        if let Some(snapshots) = &mut snapshots {
+            session = snapshots.newest(session_of(&ring), |state| core.load(state))?;
         }
         let next = core.next_sequence();
         Ok(Self {
@@ -126,6 +127,7 @@ impl<A: Application> Sequencer<A> {
             checkpoint_at: next.saturating_add(interval(options.checkpoint_records)),
             snapshot_at: next.saturating_add(interval(options.snapshot_records)),
             options,
+            snapshots,
             session,
             stalled_ns: None,
             stats: SequencerStats::default(),
@@ -145,6 +147,11 @@ impl<A: Application> Sequencer<A> {
     /// What has happened.
     pub fn stats(&self) -> SequencerStats {
         self.stats
+    }
+
+    /// Why the newest snapshot was passed over for an older one, or the last could not be written.
+    pub fn snapshot_trouble(&self) -> Option<&SnapshotError> {
+        self.snapshots.as_ref()?.trouble()
     }
 
     /// The application, in the state behind the newest record that was followed or written.
@@ -248,7 +255,7 @@ impl<A: Application> Sequencer<A> {
         self.hold();
         if followed > 0 {
             self.idle_polls = 0;
-            self.snapshot()?;
+            self.snapshot();
             return Ok(followed);
         }
         self.idle_polls = self.idle_polls.wrapping_add(1);
@@ -285,23 +292,25 @@ impl<A: Application> Sequencer<A> {
         }
     }
 
-    /// Writes a snapshot if it is time for one and the state is that behind a whole record.
-    fn snapshot(&mut self) -> Result<(), SequencerError> {
+    /// Writes a snapshot if it is time for one and the state is that behind a whole record. One
+    /// that cannot be written is counted, and another tried after as many records.
+    fn snapshot(&mut self) {
         let next = self.core.next_sequence();
-        let Some(directory) = &self.options.snapshots else { return Ok(()) };
+        let Some(snapshots) = &mut self.snapshots else { return };
         if next < self.snapshot_at || !self.core.is_settled() {
-            return Ok(());
+            return;
         }
-        let Part::Following(subscriber) = &mut self.part else { return Ok(()) };
+        let Part::Following(subscriber) = &mut self.part else { return };
         let Some(session) = subscriber.consumer().map(|consumer| consumer.session()) else {
-            return Ok(()); // it still reads the past
+            return; // it still reads the past
         };
         self.snapshot_at = next.saturating_add(interval(self.options.snapshot_records));
         let mut state = Vec::new();
         self.core.save(&mut state);
-        snapshot::write(directory, session, next, &state)?;
-        self.stats.snapshots += 1;
-        Ok(())
+        match snapshots.write(session, next, &state) {
+            true => self.stats.snapshots += 1,
+            false => self.stats.snapshots_failed += 1,
+        }
     }
 
     // ---- Leading
@@ -582,28 +591,6 @@ fn read<A: Application>(
         Some(diverged) => Err(diverged.into()),
         None => Ok(polled?),
     }
-}
-
-/// The output's address, and that of its ring.
-fn output(text: &str) -> Result<(Address, ShmAddress), SequencerError> {
-    let unusable = |reason| SequencerError::Unusable { stream: text.to_owned(), reason };
-    let address: Address = text.parse().map_err(|error| SequencerError::Open {
-        stream: text.to_owned(),
-        error: Error::from(error),
-    })?;
-    if address.is_enveloped() {
-        return Err(unusable("records travel without envelopes"));
-    }
-    let ring = match &address {
-        Address::Shm(shm) => shm.clone(),
-        Address::Udp(udp) if udp.ring_name().is_some() => udp.ring.clone(),
-        Address::Udp(_) => return Err(unusable("name its ring, as in udp:…?ring=NAME")),
-        Address::Log(_) => return Err(unusable("a log cannot be written to: record the stream")),
-    };
-    if ring.ring.is_lossy() {
-        return Err(unusable("a lossy stream has gaps"));
-    }
-    Ok((address, ring))
 }
 
 /// Records between two of something; 0 is never.

@@ -4,8 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::core::Admission;
+use super::error::SequencerError;
 use super::ledger::Rate;
 use super::record::{ClientId, Role};
+use crate::address::{Address, ShmAddress};
+use crate::error::Error;
 
 /// One client of a sequencer.
 #[derive(Clone, Debug)]
@@ -138,4 +141,26 @@ impl SequencerOptions {
         self.snapshot_records = records;
         self
     }
+}
+
+/// The output's address, and that of its ring.
+pub(super) fn output(text: &str) -> Result<(Address, ShmAddress), SequencerError> {
+    let unusable = |reason| SequencerError::Unusable { stream: text.to_owned(), reason };
+    let address: Address = text.parse().map_err(|error| SequencerError::Open {
+        stream: text.to_owned(),
+        error: Error::from(error),
+    })?;
+    if address.is_enveloped() {
+        return Err(unusable("records travel without envelopes"));
+    }
+    let ring = match &address {
+        Address::Shm(shm) => shm.clone(),
+        Address::Udp(udp) if udp.ring_name().is_some() => udp.ring.clone(),
+        Address::Udp(_) => return Err(unusable("name its ring, as in udp:…?ring=NAME")),
+        Address::Log(_) => return Err(unusable("a log cannot be written to: record the stream")),
+    };
+    if ring.ring.is_lossy() {
+        return Err(unusable("a lossy stream has gaps"));
+    }
+    Ok((address, ring))
 }

@@ -8,7 +8,7 @@ use super::application::Application;
 use super::core::Core;
 use super::error::{SequencerError, SnapshotError};
 use super::record::Record;
-use super::snapshot;
+use super::snapshot::{Snapshots, session_of};
 use crate::address::{Address, ReadFrom};
 use crate::error::Error;
 use crate::protocol::Session;
@@ -46,7 +46,8 @@ pub struct Replica<A> {
 }
 
 impl<A: Application> Replica<A> {
-    /// Begins with the newest of the `snapshots`, if there is a directory with any, and goes on
+    /// Begins with the newest of the `snapshots` that will do, if there is a directory with any (of
+    /// several streams, those of the one that is named like `address`), and goes on
     /// with the stream at `address`; otherwise with the stream's first message.
     ///
     /// # Errors
@@ -60,12 +61,16 @@ impl<A: Application> Replica<A> {
         let failed = |error| SequencerError::Open { stream: address.to_owned(), error };
         let mut parsed: Address = address.parse().map_err(|error| failed(Error::from(error)))?;
         let mut core = Core::new(application, 0);
-        let found = snapshots.map(snapshot::newest).transpose()?.flatten();
-        if let Some(found) = &found {
-            let path = found.path.clone();
-            core.load(&found.state).map_err(|error| SnapshotError::State { path, error })?;
+        let mut session = None;
+        if let Some(directory) = snapshots {
+            let wanted = match &parsed {
+                Address::Shm(ring) => session_of(ring),
+                Address::Udp(udp) => udp.receiver.session.and_then(|session| session.number()),
+                Address::Log(log) => log.session.and_then(|session| session.number()),
+            };
+            let mut snapshots = Snapshots::like(directory, parsed.name())?;
+            session = snapshots.newest(wanted, |state| core.load(state))?;
         }
-        let session = found.map(|found| found.session);
         begin_at(&mut parsed, core.next_sequence(), session);
         let mut subscriber = Subscriber::open_at(&parsed).map_err(failed)?;
         if let (Some(snapshot), Some(consumer)) = (session, subscriber.consumer())

@@ -50,6 +50,8 @@ pub struct SequencerStats {
     pub backpressure: u64,
     /// Snapshots that it wrote.
     pub snapshots: u64,
+    /// Snapshots that it could not write; `Sequencer::snapshot_trouble` says why.
+    pub snapshots_failed: u64,
     /// Errors of the network that it went on after.
     pub network_errors: u64,
     /// Readers that it threw out of an `evictable` stream, because they held it up for too long.

@@ -237,6 +237,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
                 eprintln!("stands by: another leads, term {term}, next record {next}");
             }
             (Standing::Leading, term) => eprintln!("leads: term {term}, next record {next}"),
+            (Standing::Ended, _) => {} // its error says why
         }
         Ok(())
     })?;
@@ -307,6 +308,7 @@ fn summarise(
         Standing::Leading => "leading",
         Standing::Following => "following",
         Standing::Waiting => "waiting",
+        Standing::Ended => "ended",
     };
     facts.add("standing", "was", Cell::text(standing));
     facts.add("term", "term of the stream", Cell::count(sequencer.term().into()));

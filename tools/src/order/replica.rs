@@ -5,7 +5,7 @@ use std::path::Path;
 
 use gapless::order::{Engine, Exchange};
 use gapless::sequencer::{
-    Application, ClientId, Events, Kind, Record, Sequencer, SequencerOptions,
+    Application, ClientId, Events, Kind, Record, Sequencer, SequencerOptions, snapshot_streams,
 };
 
 use super::config::Plan;
@@ -116,7 +116,13 @@ impl Replica {
 /// The engine of the newest snapshot, saved, and the record behind it.
 fn loaded(tables: &Tables, plan: &Plan, directory: &Path) -> anyhow::Result<(Vec<u8>, u64)> {
     // The stream is not opened before the first duty cycle, and there is none.
-    let options = SequencerOptions::new("shm:of-a-snapshot").snapshots(directory);
+    let streams = snapshot_streams(directory)?;
+    let [stream] = &streams[..] else {
+        anyhow::ensure!(!streams.is_empty(), "{}: no snapshot", directory.display());
+        anyhow::bail!("{}: snapshots of {}: of one only", directory.display(), streams.join(", "));
+    };
+    let address = format!("shm:{stream}?dir={}", directory.display());
+    let options = SequencerOptions::new(address).snapshots(directory);
     let sequencer = Sequencer::open(options, tables.engine(plan, &plan.clients)?)?;
     let next = sequencer.next_sequence();
     anyhow::ensure!(next > 1, "{}: no snapshot that is sound", directory.display());
