@@ -8,7 +8,7 @@ use super::frame::{FRAME_HEAD_BYTES, Frame, FrameKind};
 use super::record::{ClientId, Kind, Record};
 use super::window::{Run, Window, notice};
 use crate::clock::{Clock, UnixClock};
-use crate::error::Error;
+use crate::error::{Error, PollError};
 use crate::publisher::Publisher;
 use crate::subscriber::Subscriber;
 
@@ -16,6 +16,8 @@ use crate::subscriber::Subscriber;
 const WINDOW: usize = 4096;
 /// A hello that is not answered is repeated.
 const HELLO_NS: u64 = 50_000_000;
+/// Polls, at most, between two looks at what there is to do besides reading.
+const BUSY_POLLS: u32 = 64;
 
 /// One client of a sequencer: its own stream of commands, and the sequenced one.
 ///
@@ -44,6 +46,10 @@ pub struct Client {
     /// Frames behind this number have to be sent again.
     resend: Option<u64>,
     resent: u64,
+    /// Whether answers may have been missed, so that the sequencer has to be asked how far it is.
+    is_unsure: bool,
+    /// Polls since the last look at what else there is to do.
+    busy_polls: u32,
 }
 
 impl Client {
@@ -73,13 +79,16 @@ impl Client {
             is_silent: false,
             resend: None,
             resent: 0,
+            is_unsure: false,
+            busy_polls: 0,
         };
+        client.run.outdo(client.clock.now_ns());
         client.greet();
         Ok(client)
     }
 
     /// After so long without a command a heartbeat is sent; 100 ms by default. Each
-    /// [`poll`](Self::poll) that finds nothing looks at the clock for it.
+    /// [`poll`](Self::poll) that finds nothing looks at the clock for it, and each 64th of others.
     pub fn set_heartbeat(&mut self, interval: Duration) {
         self.heartbeat_ns = interval.as_nanos() as u64;
     }
@@ -157,9 +166,11 @@ impl Client {
     /// returns how many. Sends heartbeats, and again what has to be.
     ///
     /// # Errors
-    /// [`ClientError::Poll`]: as for [`Subscriber::poll`]; what was lost may have been answers to
-    /// this client. [`ClientError::Record`] if a message is no record: the next poll goes on behind
-    /// it. [`ClientError::Superseded`] if another run of this client has begun: this one is shut
+    /// [`ClientError::Poll`]: as for [`Subscriber::poll`]. What was lost may have been answers to
+    /// this client, so that it asks the sequencer how far it is, and sends again what is missing
+    /// there; if the stream is another one, which knows less than has come back, what had not come
+    /// back is dropped. [`ClientError::Record`] if a message is no record: the next poll goes on
+    /// behind it, likewise. [`ClientError::Superseded`] if another run of this client has begun: this one is shut
     /// out. [`ClientError::Wire`]: what the network refused.
     #[inline]
     pub fn poll(
@@ -167,15 +178,19 @@ impl Client {
         limit: usize,
         mut handler: impl FnMut(&Record<'_>),
     ) -> Result<usize, ClientError> {
-        let Self { subscriber, window, resend, run, id, .. } = self;
+        let Self { subscriber, window, resend, run, id, is_unsure, .. } = self;
         let mut odd = None;
-        let handled = subscriber.poll_while(limit, |message| {
+        let polled = subscriber.poll_while(limit, |message| {
             if odd.is_some() {
                 return false;
             }
             match Record::read(message.sequence, message.payload) {
                 Ok(record) => {
                     if record.client == *id || record.kind == Kind::Term {
+                        if *is_unsure && run.is_answered_by(&record) {
+                            window.settle(record.reference);
+                            (*is_unsure, *resend) = (false, Some(0));
+                        }
                         notice(&record, window, resend, run);
                     }
                     handler(&record);
@@ -183,8 +198,10 @@ impl Client {
                 Err(error) => odd = Some(error),
             }
             true
-        })?;
+        });
+        let handled = polled.map_err(|error| self.interrupted(error))?;
         if let Some(odd) = odd {
+            self.is_unsure = true;
             return Err(odd.into());
         }
         if self.run.is_superseded {
@@ -193,14 +210,24 @@ impl Client {
         if handled > 0 {
             (self.has_heard, self.is_silent) = (true, false);
         }
-        if handled == 0 || self.resend.is_some() {
+        self.busy_polls += 1;
+        if handled == 0 || self.busy_polls >= BUSY_POLLS || self.resend.is_some() {
             self.idle()?;
         }
         Ok(handled)
     }
 
+    /// Answers may be among what was lost.
+    #[cold]
+    fn interrupted(&mut self, error: PollError) -> ClientError {
+        use PollError::{Lapped, Lost, NewSession};
+        self.is_unsure |= matches!(error, Lapped { .. } | Lost { .. } | NewSession { .. });
+        error.into()
+    }
+
     /// What there is to do besides reading.
     fn idle(&mut self) -> Result<(), ClientError> {
+        self.busy_polls = 0;
         self.publisher.poll()?;
         if self.resend.is_some() {
             // If there is no room, the next poll tries again.
@@ -211,7 +238,7 @@ impl Client {
             self.heard_ns = now_ns;
         }
         self.is_silent = now_ns.saturating_sub(self.heard_ns) > self.silence_ns;
-        if !self.run.is_answered {
+        if !self.run.is_answered || self.is_unsure {
             if now_ns.saturating_sub(self.hello_ns) >= HELLO_NS {
                 self.greet();
             }
@@ -233,12 +260,11 @@ impl Client {
         Ok(self.send(FrameKind::Goodbye, self.window.last(), now_ns, &[]).map(|_| ())?)
     }
 
+    /// Says hello, each time as the same run: the answer to any of them will do, however long it
+    /// takes.
     fn greet(&mut self) {
         let now_ns = self.clock.now_ns();
         self.hello_ns = now_ns;
-        if self.run.number < now_ns {
-            self.run.outdo(now_ns);
-        }
         // If there is no room, it is repeated later.
         let _ = self.send(FrameKind::Hello, self.window.last(), now_ns, &[]);
     }

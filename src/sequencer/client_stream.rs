@@ -3,7 +3,9 @@
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use gapless_shm::{Message, ProducerStatus, RingError, Start, ring_path};
+use gapless_shm::{
+    Consumer, LockMemory, LookBack, Message, Place, ProducerStatus, RingError, Start, ring_path,
+};
 
 use super::core::{Core, Outcome};
 use super::error::SequencerError;
@@ -16,8 +18,16 @@ use crate::error::{Error, PollError};
 use crate::sequencer::Application;
 use crate::subscriber::Subscriber;
 
-/// Between two attempts to open a stream.
+/// Between two attempts to open a stream, at first.
 const RETRY_NS: u64 = 10_000_000;
+/// Between two attempts, after many: each is a system call.
+const RETRY_MAX_NS: u64 = 80_000_000;
+/// Frames that are passed over at a time.
+const HOLD_FRAMES: usize = 4096;
+/// Frames of datagrams are kept no longer than this: there is no ring to tell by.
+const HOLD_NS: u64 = 1_000_000_000;
+/// What a record has around its payload, bytes, at most.
+const AROUND_BYTES: u64 = 256;
 /// Between two looks at whether a client lives: each is a system call.
 const WATCH_NS: u64 = 1_000_000;
 
@@ -50,8 +60,14 @@ pub(crate) struct ClientStream {
     /// A file that was found to be another user's: told once.
     foreign: Option<FileId>,
     retry_ns: u64,
+    /// From an attempt to the next one.
+    pause_ns: u64,
     watch_ns: u64,
     heard_ns: u64,
+    /// Since when a frame is kept that the leader has not dealt with.
+    held_ns: Option<u64>,
+    /// How far the stream has been seen to go, while a frame is kept.
+    seen: Option<Place>,
 }
 
 impl ClientStream {
@@ -63,7 +79,9 @@ impl ClientStream {
         let reason = match &mut address {
             Address::Shm(shm) => {
                 // Frames that are known already are passed over: what counts is that none is lost.
-                shm.consumer = shm.consumer.clone().start(Start::Oldest).name(reader);
+                let consumer = shm.consumer.clone().start(Start::Oldest).name(reader);
+                // Whoever opens it has others to serve, and the client chose its size.
+                shm.consumer = consumer.prefault(false).lock_memory(LockMemory::Never);
                 shm.past.from = Some(ReadFrom::Oldest);
                 None
             }
@@ -84,8 +102,11 @@ impl ClientStream {
             file: None,
             foreign: None,
             retry_ns: 0,
+            pause_ns: RETRY_NS,
             watch_ns: 0,
             heard_ns: 0,
+            held_ns: None,
+            seen: None,
         })
     }
 
@@ -106,18 +127,31 @@ impl ClientStream {
         Some(FileId { device: found.dev(), inode: found.ino(), owner: found.uid() })
     }
 
-    /// Opens the stream if it is there and may be opened.
-    fn open(&mut self) -> Watched {
+    /// Tries to open the stream; the next attempt is later, the more have failed.
+    fn open(&mut self, now_ns: u64) -> Watched {
+        let opened = self.open_by(Subscriber::open_at);
+        let failed = self.subscriber.is_none();
+        self.pause_ns = if failed { (2 * self.pause_ns).min(RETRY_MAX_NS) } else { RETRY_NS };
+        self.retry_ns = now_ns + self.pause_ns;
+        opened
+    }
+
+    /// Opens the stream by `open` if it is there and may be opened.
+    fn open_by(&mut self, open: impl FnOnce(&Address) -> Result<Subscriber, Error>) -> Watched {
         let file = self.file_now();
-        if let Some(found) = file
-            && self.owner.is_some_and(|owner| owner != found.owner)
-        {
-            let told = self.foreign.replace(found) == Some(found);
-            return if told { Watched::Well } else { Watched::Foreign(found.owner) };
+        if let Some(owner) = self.owner {
+            let Some(found) = file else { return Watched::Left(Leaving::Died) };
+            if owner != found.owner {
+                let told = self.foreign.replace(found) == Some(found);
+                return if told { Watched::Well } else { Watched::Foreign(found.owner) };
+            }
         }
-        match Subscriber::open_at(&self.address) {
+        match open(&self.address) {
+            // Another file may have been opened than the one that was looked at.
+            Ok(_) if self.file_now() != file => Watched::Well,
             Ok(subscriber) => {
                 (self.subscriber, self.file, self.foreign) = (Some(subscriber), file, None);
+                (self.held_ns, self.seen) = (None, None);
                 Watched::Well
             }
             Err(Error::Ring(RingError::NotFound { .. })) => Watched::Left(Leaving::Died),
@@ -138,8 +172,7 @@ impl ClientStream {
     #[cold]
     fn look(&mut self, now_ns: u64) -> Watched {
         let Some(subscriber) = &self.subscriber else {
-            self.retry_ns = now_ns + RETRY_NS;
-            return self.open();
+            return self.open(now_ns);
         };
         self.watch_ns = now_ns + WATCH_NS;
         let status = subscriber.publisher_status();
@@ -153,7 +186,7 @@ impl ClientStream {
             let there = self.file_now();
             if there.is_some() && there != self.file {
                 self.subscriber = None; // a ring of the same name, but another one
-                return self.open();
+                return self.open(now_ns);
             }
         }
         let died = status == ProducerStatus::Dead;
@@ -178,14 +211,25 @@ impl ClientStream {
         self.settle(polled, now_ns)
     }
 
-    /// Passes over the frames that the leader has dealt with, and keeps the others.
+    /// Passes over the frames that the leader has dealt with, and keeps the others: as much as the
+    /// client can spare. Of what is passed over beyond that, a client that lives will be asked.
     pub(crate) fn hold(&mut self, ledger: &Ledger, now_ns: u64) -> Result<usize, Leaving> {
         let Some(subscriber) = &mut self.subscriber else { return Ok(0) };
         let id = self.id;
-        let known = |message: Message<'_>| {
-            Frame::read(message.payload).map_or(true, |frame| ledger.knows(id, &frame))
+        let mut excess = match (self.held_ns, subscriber.consumer()) {
+            (None, _) => 0,
+            (Some(_), Some(consumer)) => excess_bytes(consumer, &mut self.seen),
+            (Some(since), None) if now_ns.saturating_sub(since) < HOLD_NS => 0,
+            (Some(_), None) => u64::MAX,
         };
-        let polled = subscriber.poll_while(usize::MAX, known);
+        let mut keeps = false;
+        let polled = subscriber.poll_while(HOLD_FRAMES, |message: Message<'_>| {
+            let known = Frame::read(message.payload).map_or(true, |frame| ledger.knows(id, &frame));
+            keeps = !known && excess == 0;
+            excess = excess.saturating_sub(message.payload.len() as u64 + 1);
+            !keeps
+        });
+        self.held_ns = keeps.then(|| self.held_ns.unwrap_or(now_ns));
         self.settle(polled, now_ns)
     }
 
@@ -215,5 +259,122 @@ impl ClientStream {
                 Err(Leaving::Unreadable)
             }
         }
+    }
+}
+
+/// How much more lies between a reader and the end of its ring than may be kept: half the ring, or
+/// less if the client would have no room for its longest message. `seen` is how far it was known
+/// to go.
+fn excess_bytes(consumer: &Consumer, seen: &mut Option<Place>) -> u64 {
+    let here = consumer.place();
+    let mut end = seen.filter(|seen| seen.position() > here.position()).unwrap_or(here);
+    for _ in 0..HOLD_FRAMES {
+        match consumer.look_back(end, &mut []) {
+            LookBack::Record { next, .. } | LookBack::TooLong { next, .. } => end = next,
+            LookBack::NotYet | LookBack::Gone => break,
+        }
+    }
+    *seen = Some(end);
+    let capacity = consumer.capacity_bytes();
+    let longest = consumer.max_message_bytes() as u64 + AROUND_BYTES;
+    let kept = capacity.saturating_sub(2 * longest).min(capacity / 2);
+    (end.position() - here.position()).saturating_sub(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publisher::Publisher;
+    use crate::sequencer::frame::FrameKind;
+
+    fn address(directory: &tempfile::TempDir) -> String {
+        format!("shm:client?capacity=64K&dir={}", directory.path().display())
+    }
+
+    fn stream(directory: &tempfile::TempDir, owned: bool) -> ClientStream {
+        let mut options = ClientOptions::new(ClientId(7), address(directory));
+        if owned {
+            let owner = std::fs::metadata(directory.path()).unwrap().uid();
+            options = options.owner(owner);
+        }
+        ClientStream::new(&options, "sequencer").unwrap()
+    }
+
+    fn command(sequence: u64) -> Vec<u8> {
+        let kind = FrameKind::Command;
+        let (client, payload) = (ClientId(7), &[0; 32][..]);
+        let frame = Frame { kind, client, run: 0, sequence, sent_ns: 0, payload };
+        [&frame.head()[..], payload].concat()
+    }
+
+    #[test]
+    fn a_standby_keeps_half_a_ring_and_never_holds_its_client_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut publisher = Publisher::open(&address(&directory)).unwrap();
+        let mut stream = stream(&directory, false);
+        stream.watch(1);
+        let ledger = Ledger::default();
+        let mut kept_bytes = Vec::new();
+        for sequence in 1..=10_000 {
+            publisher.try_publish(&command(sequence)).unwrap();
+            stream.hold(&ledger, 2).unwrap();
+            let next = stream.subscriber.as_ref().unwrap().next_sequence();
+            kept_bytes.push((sequence + 1 - next) * 72);
+        }
+        assert_eq!(kept_bytes[..400].last(), Some(&(400 * 72)), "all of less than half a ring");
+        let half = 32 << 10;
+        assert!(kept_bytes[1000..].iter().all(|kept| (half - 1024..half + 1024).contains(kept)));
+    }
+
+    #[test]
+    fn a_ring_that_is_exchanged_while_it_is_opened_is_not_read() {
+        for owned in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let mut stream = stream(&directory, owned);
+            let ring = || Publisher::open(&address(&directory)).unwrap();
+            let mut publisher = ring();
+            let path = ring_path(directory.path(), "client").unwrap();
+            stream.open_by(|address| {
+                std::fs::rename(&path, directory.path().join("kept")).unwrap();
+                publisher = ring();
+                Subscriber::open_at(address)
+            });
+            assert!(stream.subscriber.is_none());
+            stream.open_by(Subscriber::open_at);
+            assert!(stream.subscriber.is_some());
+        }
+    }
+
+    #[test]
+    fn a_ring_whose_owner_was_not_seen_is_not_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut stream = stream(&directory, true);
+        let mut publisher = None;
+        stream.open_by(|at| {
+            publisher = Some(Publisher::open(&address(&directory)).unwrap());
+            Subscriber::open_at(at)
+        });
+        assert!(stream.subscriber.is_none());
+    }
+
+    #[test]
+    fn an_absent_client_is_looked_for_less_and_less_often() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut stream = stream(&directory, false);
+        let mut attempts = 0;
+        for now_ms in 0..1000 {
+            let watched = stream.watch(now_ms * 1_000_000);
+            attempts += u32::from(matches!(watched, Watched::Left(Leaving::Died)));
+        }
+        assert!((12..20).contains(&attempts), "{attempts}");
+    }
+
+    #[test]
+    fn a_client_does_not_choose_what_its_ring_costs_the_sequencer() {
+        let options = ClientOptions::new(ClientId(7), "shm:client?prefault=yes&lock=required");
+        let stream = ClientStream::new(&options, "sequencer").unwrap();
+        let Address::Shm(shm) = &stream.address else { panic!("a ring") };
+        let consumer = format!("{:?}", shm.consumer);
+        assert!(consumer.contains("prefault: false") && consumer.contains("lock: Never"));
     }
 }

@@ -88,8 +88,12 @@ impl Ledger {
     }
 
     /// Whether what a frame asks for stands in the stream, or is not to: a command behind all that
-    /// its client has used up does not, nor does the hello of a run that is not known.
+    /// its client has used up does not, nor does the hello of a run that is not known. What names
+    /// another client than the stream's own is only refused.
     pub(crate) fn knows(&self, client: ClientId, frame: &Frame<'_>) -> bool {
+        if frame.client != client {
+            return true;
+        }
         let seat = self.seats.get(usize::from(client.0)).copied().unwrap_or_default();
         match frame.kind {
             FrameKind::Command => frame.run < seat.run || frame.sequence <= seat.last,

@@ -50,9 +50,16 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Takes a number that is larger than this one.
+    /// Whether a record of this client answers a hello of this run.
+    pub(crate) fn is_answered_by(&self, record: &Record<'_>) -> bool {
+        record.kind == Kind::Connected && record.sent_ns == self.number
+    }
+
+    /// Takes a number that is larger than this one; the largest there is, if none is.
     pub(crate) fn outdo(&mut self, number: u64) {
-        self.number = ((number >> 16) + 1) << 16 | u64::from(self.mark);
+        let next = (number >> 16) + 1;
+        let fits = next <= u64::MAX >> 16;
+        self.number = if fits { next << 16 | u64::from(self.mark) } else { u64::MAX };
     }
 }
 
@@ -115,6 +122,16 @@ impl Window {
         self.confirmed = self.confirmed.max(sequence.min(self.last));
     }
 
+    /// All up to `sequence` have been taken, by a sequencer that was asked. If that is less than
+    /// has come back, its stream is another one: goes on there, without what has not come back.
+    pub(crate) fn settle(&mut self, sequence: u64) {
+        if sequence < self.confirmed {
+            (self.confirmed, self.last) = (sequence, sequence);
+        } else {
+            self.confirm(sequence);
+        }
+    }
+
     /// Goes on behind what an earlier run of this client had sent.
     pub(crate) fn begin(&mut self, sequence: u64) {
         if self.last == 0 || sequence > self.last {
@@ -122,5 +139,37 @@ impl Window {
         } else {
             self.confirm(sequence);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_outdoes_every_number_but_the_largest() {
+        let mut run = Run { mark: 7, ..Run::default() };
+        for number in [0, 1, 0xFFFF, 0x1_0000, 1 << 63, u64::MAX - 0x1_0000] {
+            run.outdo(number);
+            assert!(run.number > number, "{number:#x}");
+            assert_eq!(run.number & 0xFFFF, 7);
+        }
+        for number in [u64::MAX - 0xFFFF, u64::MAX] {
+            run.outdo(number);
+            assert_eq!(run.number, u64::MAX);
+        }
+    }
+
+    #[test]
+    fn a_stream_that_knows_less_than_has_come_back_is_another_one() {
+        let mut window = Window::new(4);
+        for _ in 0..3 {
+            window.push(b"order", 1);
+        }
+        window.confirm(1);
+        window.settle(2);
+        assert_eq!((window.first(), window.last()), (3, 3));
+        window.settle(0);
+        assert_eq!((window.first(), window.last(), window.len()), (1, 0, 0));
     }
 }
