@@ -170,8 +170,8 @@ impl Client {
     /// this client, so that it asks the sequencer how far it is, and sends again what is missing
     /// there; if the stream is another one, which knows less than has come back, what had not come
     /// back is dropped. [`ClientError::Record`] if a message is no record: the next poll goes on
-    /// behind it, likewise. [`ClientError::Superseded`] if another run of this client has begun: this one is shut
-    /// out. [`ClientError::Wire`]: what the network refused.
+    /// behind it, likewise. [`ClientError::Superseded`] if another run of this client has begun:
+    /// this one is shut out. [`ClientError::Wire`]: what the network refused.
     #[inline]
     pub fn poll(
         &mut self,
