@@ -11,12 +11,14 @@ use std::fmt;
 
 use super::entry::{Entry, Outcome};
 use super::field::{CancelReason, ClientOrderId, OrderId, Quantity, Reason};
-use super::held::rejection;
-use super::messages::{Message, NewOrder};
+use super::held::Asked;
+use super::messages::{CancelOrder, Message, NewOrder};
 use crate::sequencer::{ClientId, Kind, Record};
 
-/// How many entries an order may have when memory is bounded; later ones are kept among those that
-/// are about no order, so that nobody fills the memory by asking for one order's cancel for ever.
+/// How many entries, and how many names, an order may have when memory is bounded, so that nobody
+/// fills the memory by asking for one order's cancel or change for ever. Later entries are kept
+/// among those that are about no order, and the oldest name goes; what became of the order is
+/// known all the same.
 pub const LIFE_ENTRIES_MAX: usize = 4_096;
 
 /// Where an order stands.
@@ -105,12 +107,14 @@ impl Query {
 
 /// The command whose answers are being read.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
-    sequence: u64,
-    /// The order whose life it is in; `None`: it is among the others.
+struct Asking {
+    command: Asked,
+    /// The order that it is about.
     order: Option<OrderId>,
-    /// Whether its outcome is known.
-    decided: bool,
+    /// Whether its entry is in that order's life; if not it is among the others.
+    told: bool,
+    /// Whether it was rejected.
+    rejected: bool,
 }
 
 /// Entries, by the order that they are about.
@@ -123,7 +127,9 @@ pub struct Audit {
     others: VecDeque<Entry>,
     /// Those of `lives` that are finished, the first to finish first.
     finished: VecDeque<OrderId>,
-    asked: Option<Asked>,
+    /// Orders that a client's cancel is under way of, which was not answered at once.
+    cancelling: BTreeSet<OrderId>,
+    asked: Option<Asking>,
     remembered_max: usize,
     forgotten: u64,
     ticks: u64,
@@ -149,6 +155,7 @@ impl Audit {
             names: BTreeSet::new(),
             others: VecDeque::new(),
             finished: VecDeque::new(),
+            cancelling: BTreeSet::new(),
             asked: None,
             remembered_max: count,
             forgotten: 0,
@@ -165,41 +172,80 @@ impl Audit {
         }
         let entry = Entry::of(record);
         let order = self.order_of(&entry);
-        if let Some(life) = order.and_then(|order| self.lives.get_mut(&order)) {
-            let order_id = life.order_id;
-            life.entries.push(entry);
-            self.turn(order_id, &entry);
-        } else {
+        let max = self.life_max();
+        let life = order.and_then(|order| self.lives.get_mut(&order));
+        let told = life.is_some_and(|life| {
+            let has_room = life.entries.len() < max;
+            if has_room {
+                life.entries.push(entry);
+            }
+            has_room
+        });
+        if !told {
             self.others.push_back(entry);
             if self.others.len() > self.remembered_max {
                 self.others.pop_front();
             }
         }
+        if let Some(order) = order {
+            self.turn(order, &entry);
+        }
         if entry.kind == Kind::Command {
-            self.asked = Some(Asked { sequence: entry.sequence, order, decided: false });
+            let command = Asked::of(record, entry.message());
+            self.asked = Some(Asking { command, order, told, rejected: false });
         }
         self.forget();
     }
 
-    /// Says of the last command what `record` shows of it.
+    /// How many entries, and how many names, an order may have.
+    fn life_max(&self) -> usize {
+        if self.remembered_max == usize::MAX { usize::MAX } else { LIFE_ENTRIES_MAX }
+    }
+
+    /// Says of the last command what `record` shows of it. The last rejection is its own, if more
+    /// than one could be: what was due when it came is answered in front of it.
     fn decide(&mut self, record: &Record<'_>) {
-        let Some(asked) = self.asked.as_mut().filter(|asked| !asked.decided) else { return };
-        let sequence = asked.sequence;
+        let Some(asked) = self.asked else { return };
+        let Asked { sequence, template, .. } = asked.command;
         let outcome = if record.kind != Kind::Event || record.reference != sequence {
+            self.asked = None;
+            if asked.rejected {
+                return;
+            }
+            if template == CancelOrder::TEMPLATE_ID
+                && let Some(order) = asked.order
+            {
+                self.cancel_taken(order);
+            }
             Outcome::Taken
-        } else if let Some(reason) = rejection(record, sequence) {
-            Outcome::Rejected(reason)
+        } else if let Some(rejection) = asked.command.rejection(record) {
+            // A cancel under way is answered before a second one; that is told it is pending.
+            let older = template == CancelOrder::TEMPLATE_ID
+                && self.cancelling.contains(&rejection.order)
+                && rejection.reason != Reason::Pending;
+            if older {
+                return;
+            }
+            self.asked = Some(Asking { rejected: true, ..asked });
+            Outcome::Rejected(rejection.reason)
         } else {
             return;
         };
-        asked.decided = true;
         let is_it = |entry: &&mut Entry| entry.sequence == sequence;
-        let entry = match asked.order.and_then(|order| self.lives.get_mut(&order)) {
+        let life = asked.order.filter(|_| asked.told).and_then(|order| self.lives.get_mut(&order));
+        let entry = match life {
             Some(life) => life.entries.iter_mut().rfind(is_it),
             None => self.others.iter_mut().rfind(is_it),
         };
         if let Some(entry) = entry {
             entry.outcome = outcome;
+        }
+    }
+
+    /// Nothing was said yet of a cancel, and its order is not out of the market.
+    fn cancel_taken(&mut self, order: OrderId) {
+        if self.lives.get(&order).is_some_and(|life| !life.fate.is_final()) {
+            self.cancelling.insert(order);
         }
     }
 
@@ -221,17 +267,16 @@ impl Audit {
             Message::Cancelled(event) => event.order_id,
             Message::Replaced(event) => event.order_id,
             Message::Routed(event) => event.order_id,
+            Message::Listed(event) => event.order_id,
             Message::Rejected(event) if event.order_id != OrderId(0) => event.order_id,
             Message::CancelRejected(event) if event.order_id != OrderId(0) => event.order_id,
             // It is told with the command that it answers.
             Message::Rejected(_) | Message::CancelRejected(_) => {
-                self.asked.filter(|asked| asked.sequence == entry.reference)?.order?
+                self.asked.filter(|asked| asked.command.sequence == entry.reference)?.order?
             }
             _ => return None,
         };
-        let life = self.lives.get(&order)?;
-        let bounded = self.remembered_max != usize::MAX;
-        (!bounded || life.entries.len() < LIFE_ENTRIES_MAX).then_some(order)
+        self.lives.contains_key(&order).then_some(order)
     }
 
     /// The newest order that was called so and was not rejected.
@@ -258,6 +303,7 @@ impl Audit {
 
     /// What an event turns an order into.
     fn turn(&mut self, order: OrderId, entry: &Entry) {
+        let max = self.life_max();
         let Some(life) = self.lives.get_mut(&order) else { return };
         if entry.kind != Kind::Event || life.fate.is_final() {
             return;
@@ -269,18 +315,27 @@ impl Audit {
                 life.fate = if fill.leaves == Quantity(0) { Fate::Filled } else { Fate::Open };
             }
             Some(Message::Cancelled(cancelled)) => life.fate = Fate::Cancelled(cancelled.reason),
-            Some(Message::Rejected(rejected))
-                if rejected.command == NewOrder::TEMPLATE_ID || rejected.order_id == order =>
-            {
+            // A gateway's report about it may be rejected as well: it stands as it was.
+            Some(Message::Rejected(rejected)) if rejected.command == NewOrder::TEMPLATE_ID => {
                 life.fate = Fate::Rejected(rejected.reason);
             }
+            Some(Message::CancelRejected(rejected))
+                if rejected.command == CancelOrder::TEMPLATE_ID
+                    && rejected.reason != Reason::Pending =>
+            {
+                self.cancelling.remove(&order);
+            }
             Some(Message::Replaced(replaced)) => {
+                if life.names.len() >= max {
+                    self.names.remove(&(life.client, life.names.remove(0), order));
+                }
                 life.names.push(replaced.client_order_id);
                 self.names.insert((life.client, replaced.client_order_id, order));
             }
             _ => {}
         }
         if life.fate.is_final() {
+            self.cancelling.remove(&order);
             self.finished.push_back(order);
         }
     }

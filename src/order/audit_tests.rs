@@ -1,7 +1,7 @@
 //! The audit: each question of it, asked of a small day.
 
 use super::super::entry::What;
-use super::super::field::{InstrumentId, Price, Side};
+use super::super::field::{InstrumentId, Liquidity, Price, ReportKind, Side};
 use super::super::messages::*;
 use super::super::stream_tests::*;
 use super::*;
@@ -271,4 +271,143 @@ fn the_canonical_bytes_differ_where_the_records_do() {
     all.sort();
     all.dedup();
     assert_eq!(all.len(), count);
+}
+
+/// What the engine says to a gateway whose report cannot be true.
+fn refused_report(order: u64, reason: Reason) -> Rejected {
+    Rejected {
+        client_order_id: ClientOrderId(0),
+        order_id: OrderId(order),
+        instrument: InstrumentId(0),
+        command: VenueReport::TEMPLATE_ID,
+        reason,
+    }
+}
+
+fn report(order: u64, kind: ReportKind) -> VenueReport {
+    VenueReport {
+        order_id: OrderId(order),
+        match_id: 1,
+        price: Price(100),
+        quantity: Quantity(10),
+        kind,
+        liquidity: Liquidity::Taker,
+        reason: Reason::VenueRejected,
+    }
+}
+
+fn cancel_rejected(name: u64, order: u64, command: u16, reason: Reason) -> CancelRejected {
+    let (client_order_id, order_id) = (ClientOrderId(name), OrderId(order));
+    CancelRejected { client_order_id, order_id, command, reason }
+}
+
+fn outcome(audit: &Audit, sequence: u64) -> Outcome {
+    let all = audit.find(&Query::default());
+    all.iter().find(|entry| entry.sequence == sequence).unwrap().outcome
+}
+
+#[test]
+fn a_gateways_report_that_is_refused_does_not_end_the_order() {
+    let mut stream = Stream::default();
+    let order = new_order(1, Side::Buy, 10, 100);
+    let id = stream.command(USER, 1, order);
+    stream.event(USER, id, accepted(&order, id));
+    let again = stream.command(OTHER, 1, report(id, ReportKind::Accepted));
+    stream.event(OTHER, again, refused_report(id, Reason::DuplicateOrder));
+    let audit = whole(&stream);
+    let life = audit.life(OrderId(id)).unwrap();
+    assert_eq!((life.fate, life.entries.len()), (Fate::Open, 4));
+    assert_eq!(outcome(&audit, again), Outcome::Rejected(Reason::DuplicateOrder));
+}
+
+#[test]
+fn what_a_report_ends_is_no_rejection_of_the_report() {
+    let mut stream = Stream::default();
+    let order = new_order(1, Side::Buy, 10, 100);
+    let id = stream.command(USER, 1, order);
+    stream.event(USER, id, accepted(&order, id));
+    let asked = stream.command(USER, 2, cancel(1, 0));
+    let fill = stream.command(OTHER, 1, report(id, ReportKind::Filled));
+    stream.event(USER, fill, filled(&order, id, 10, 0));
+    let late = cancel_rejected(1, id, CancelOrder::TEMPLATE_ID, Reason::TooLate);
+    stream.event(USER, fill, late);
+    stream.put(Kind::Time, 0, ClientId::NONE, 0, &[]);
+    let audit = whole(&stream);
+    assert_eq!([outcome(&audit, asked), outcome(&audit, fill)], [Outcome::Taken; 2]);
+    assert_eq!(audit.life(OrderId(id)).unwrap().fate, Fate::Filled);
+}
+
+#[test]
+fn a_cancel_that_was_due_is_answered_in_front_of_its_repetition() {
+    let mut stream = Stream::default();
+    let order = new_order(1, Side::Buy, 10, 100);
+    let id = stream.command(USER, 1, order);
+    stream.event(USER, id, accepted(&order, id));
+    let no = |reason| cancel_rejected(1, id, CancelOrder::TEMPLATE_ID, reason);
+    let first = stream.command(USER, 2, cancel(1, 0));
+    let second = stream.command(USER, 3, cancel(1, 0));
+    stream.event(USER, second, no(Reason::Pending));
+    let third = stream.command(USER, 4, cancel(1, 0));
+    stream.event(USER, third, no(Reason::VenueDown)); // the first one's
+    let fourth = stream.command(USER, 5, cancel(1, 0));
+    stream.event(USER, fourth, no(Reason::VenueDown)); // the third one's
+    stream.event(USER, fourth, no(Reason::VenueDown)); // its own
+    stream.put(Kind::Time, 0, ClientId::NONE, 0, &[]);
+    let audit = whole(&stream);
+    let outcomes = [first, second, third, fourth].map(|sequence| outcome(&audit, sequence));
+    let rejected = Outcome::Rejected;
+    assert_eq!(outcomes[..2], [Outcome::Taken, rejected(Reason::Pending)]);
+    assert_eq!(outcomes[2..], [Outcome::Taken, rejected(Reason::VenueDown)]);
+}
+
+#[test]
+fn a_mass_cancel_is_not_rejected_with_one_of_its_cancels() {
+    let mut stream = Stream::default();
+    let order = new_order(1, Side::Buy, 10, 100);
+    let id = stream.command(USER, 1, order);
+    stream.event(USER, id, accepted(&order, id));
+    let all = stream.command(USER, 2, MassCancel { instrument: InstrumentId(0) });
+    let down = cancel_rejected(1, id, MassCancel::TEMPLATE_ID, Reason::VenueDown);
+    stream.event(USER, all, down);
+    stream.put(Kind::Time, 0, ClientId::NONE, 0, &[]);
+    assert_eq!(outcome(&whole(&stream), all), Outcome::Taken);
+}
+
+#[test]
+fn the_end_of_an_order_is_known_however_much_was_said_of_it() {
+    let mut stream = Stream::default();
+    let order = new_order(1, Side::Buy, 10, 100);
+    let id = stream.command(USER, 1, order);
+    stream.event(USER, id, accepted(&order, id));
+    let max = LIFE_ENTRIES_MAX as u64;
+    for own in 2..max + 10 {
+        let replaced = Replaced {
+            client_order_id: ClientOrderId(own),
+            original: ClientOrderId(own - 1),
+            order_id: OrderId(id),
+            price: Price(100),
+            quantity: Quantity(10),
+            leaves: Quantity(10),
+            instrument: AAPL,
+            side: Side::Buy,
+        };
+        stream.event(USER, id, replaced);
+    }
+    stream.event(USER, id, cancelled(&order, id, CancelReason::Requested));
+    let mut audit = Audit::remembering(1);
+    fold(&mut audit, &stream);
+    let life = audit.life(OrderId(id)).unwrap();
+    assert_eq!(life.fate, Fate::Cancelled(CancelReason::Requested));
+    assert_eq!((life.entries.len(), life.names.len()), (LIFE_ENTRIES_MAX, LIFE_ENTRIES_MAX));
+    assert_eq!(audit.lives_named(USER, ClientOrderId(max + 9)).count(), 1);
+    assert_eq!(audit.names.len(), LIFE_ENTRIES_MAX);
+    let next = stream.command(USER, 2, new_order(max + 10, Side::Buy, 1, 1));
+    stream.event(USER, next, rejected(&order, Reason::Capacity));
+    fold_last(&mut audit, &stream, 2);
+    assert_eq!((audit.forgotten(), audit.lives().count()), (1, 1), "it was finished");
+}
+
+fn fold_last(audit: &mut Audit, stream: &Stream, count: usize) {
+    let skipped = stream.messages.len() - count;
+    stream.records().skip(skipped).for_each(|record| audit.apply(&record));
 }

@@ -170,7 +170,7 @@ messages! {
 
     /// Sets the reference price that collars and exposures go by. Trades set it as well.
     SetReference = 20 {
-        /// The price.
+        /// The price; 0: there is none any more, and positions stay marked at the last one.
         price: Price,
         /// Of what.
         instrument: InstrumentId,

@@ -134,6 +134,7 @@ fn instrument_of(message: &Message) -> Option<InstrumentId> {
     Some(match message {
         Message::NewOrder(message) => message.instrument,
         Message::MassCancel(message) => message.instrument,
+        Message::ListOrders(message) => message.instrument,
         Message::DefineInstrument(message) => message.instrument,
         Message::SetMarketState(message) => message.instrument,
         Message::SetReference(message) => message.instrument,
@@ -142,6 +143,7 @@ fn instrument_of(message: &Message) -> Option<InstrumentId> {
         Message::Cancelled(message) => message.instrument,
         Message::Replaced(message) => message.instrument,
         Message::Routed(message) => message.instrument,
+        Message::Listed(message) => message.instrument,
         Message::Rejected(message) => {
             return Some(message.instrument).filter(|&instrument| instrument != InstrumentId(0));
         }
@@ -333,7 +335,7 @@ impl Notifications {
         let is_definition = record.kind == Kind::Command
             && Message::template_of(record.payload) == Some(DefineInstrument::TEMPLATE_ID);
         if is_definition && let Ok(message) = Message::decode(record.payload) {
-            self.held.hold(record.sequence, message);
+            self.held.hold(record, message);
         }
         for (name, filter) in &self.filters {
             if filter.matches(record) {

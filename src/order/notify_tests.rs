@@ -1,7 +1,9 @@
 //! Filters: what each part takes, what is no filter, and symbols that the stream defines.
 
-use super::super::field::{CancelReason, MarketState, Reason, Side};
-use super::super::messages::{CancelOrder, Rejected, SetMarketState};
+use super::super::field::{
+    CancelReason, ClientOrderId, MarketState, OrderId, Price, Quantity, Reason, Side,
+};
+use super::super::messages::{CancelOrder, ListOrders, Listed, Rejected, SetMarketState};
 use super::super::stream_tests::*;
 use super::*;
 use crate::sequencer::Refusal;
@@ -113,6 +115,7 @@ fn a_rejected_definition_resolves_nothing_and_a_new_one_moves_the_symbol() {
     let mut stream = Stream::default();
     let id = stream.command(ClientId(3), 1, define(AAPL, "X"));
     let no = rejected(&new_order(0, Side::Buy, 1, 1), Reason::NotAuthorised);
+    let no = Rejected { command: DefineInstrument::TEMPLATE_ID, ..no };
     stream.event(ClientId(3), id, no);
     stream.command(OPERATOR, 1, define(GOOGL, "X"));
     stream.command(OPERATOR, 2, define(AAPL, "Y"));
@@ -127,4 +130,26 @@ fn a_rejected_definition_resolves_nothing_and_a_new_one_moves_the_symbol() {
     }
     let moved = [None, None, None, Some(GOOGL), Some(GOOGL), Some(InstrumentId(3))];
     assert_eq!(known, moved);
+}
+
+#[test]
+fn lists_are_about_their_instrument() {
+    let mut stream = Stream::default();
+    stream.command(ClientId(3), 1, ListOrders { instrument: AAPL });
+    let listed = Listed {
+        client_order_id: ClientOrderId(1),
+        order_id: OrderId(1),
+        price: Price(100),
+        quantity: Quantity(10),
+        leaves: Quantity(10),
+        instrument: AAPL,
+        side: Side::Buy,
+        accepted: true,
+    };
+    stream.event(ClientId(3), 1, listed);
+    let taken = |text: &str| {
+        let filter: Filter = text.parse().unwrap();
+        stream.records().filter(|record| filter.matches(record)).count()
+    };
+    assert_eq!((taken("instrument=1"), taken("instrument=2")), (2, 0));
 }

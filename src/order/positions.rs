@@ -14,7 +14,8 @@
 //! `realised - cost = received for sales - paid for purchases`.
 //!
 //! Fees are kept apart; they are no part of cost or realised profit. Prices mark positions: the
-//! last trade's or the last reference, whichever came later. Nothing saturates: a fill that the
+//! last trade's or the last reference, whichever came later; that there is no reference any more
+//! (a price of 0) leaves the mark as it is. Nothing saturates: a fill that the
 //! numbers cannot hold is left out whole, and counted.
 
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ use super::messages::{DefineInstrument, Filled, Message, MessageError, SetRefere
 use crate::sequencer::{ClientId, ImageReader, ImageWriter, Kind, LoadError, Record};
 
 /// First word of a saved state; its last byte is the version.
-const MAGIC: u32 = u32::from_le_bytes(*b"POS\x01");
+const MAGIC: u32 = u32::from_le_bytes(*b"POS\x02");
 
 /// What one client holds of one instrument. Money is in units of ten to the instrument's
 /// `price_exponent`.
@@ -279,7 +280,7 @@ impl Positions {
             (Kind::Command, Some(DefineInstrument::TEMPLATE_ID | SetReference::TEMPLATE_ID)) => {
                 // One that cannot be read is rejected by the engine, and is nothing to us.
                 if let Ok(message) = Message::decode(record.payload) {
-                    self.held.hold(sequence, message);
+                    self.held.hold(record, message);
                 }
                 return Ok(());
             }
@@ -298,7 +299,9 @@ impl Positions {
             Message::DefineInstrument(define) => self.define(sequence, define),
             Message::SetReference(SetReference { price, instrument }) => {
                 let listed = self.listed(sequence, *instrument)?;
-                listed.mark = Some(*price);
+                if *price != Price(0) {
+                    listed.mark = Some(*price);
+                }
                 Ok(())
             }
             _ => Ok(()),

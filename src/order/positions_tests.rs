@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::super::field::{Liquidity, Reason};
-use super::super::messages::Rejected;
+use super::super::field::{ClientOrderId, Liquidity, OrderId, Reason};
+use super::super::messages::{CancelRejected, Rejected};
 use super::super::stream_tests::{AAPL, OPERATOR, Stream, define, filled, new_order, rejected};
 use super::*;
 
@@ -116,7 +116,7 @@ fn a_rejected_definition_or_price_does_not_count() {
             client_order_id: Default::default(),
             order_id: Default::default(),
             instrument: InstrumentId(0),
-            command: 0,
+            command: Message::template_of(stream.record(id).payload).unwrap(),
             reason: Reason::NotAuthorised,
         };
         stream.event(USER, id, rejected);
@@ -236,4 +236,53 @@ proptest! {
             prop_assert_eq!(position.bought.0 as i64 - position.sold.0 as i64, held);
         }
     }
+}
+
+#[test]
+fn no_reference_leaves_the_mark() {
+    let mut stream = traded(&[(Side::Buy, 4, 100)]);
+    stream.command(OPERATOR, 2, SetReference { price: Price(90), instrument: AAPL });
+    stream.command(OPERATOR, 3, SetReference { price: Price(0), instrument: AAPL });
+    stream.put(Kind::Time, 0, ClientId::NONE, 0, &[]);
+    let positions = fold(&stream);
+    assert_eq!(positions.instrument(AAPL).unwrap().mark, Some(Price(90)));
+    assert_eq!(positions.open_profit(USER, AAPL), Some(Money(-40)));
+}
+
+#[test]
+fn a_definition_stands_though_what_was_due_with_it_is_refused() {
+    let mut stream = Stream::default();
+    let definition = stream.command(OPERATOR, 1, define(AAPL, "AAPL"));
+    for (client, command) in [(USER, 2), (OPERATOR, 2), (OPERATOR, 0)] {
+        let refused = CancelRejected {
+            client_order_id: ClientOrderId(1),
+            order_id: OrderId(1),
+            command,
+            reason: Reason::VenueDown,
+        };
+        stream.event(client, definition, refused);
+    }
+    let reference =
+        stream.command(OPERATOR, 2, SetReference { price: Price(90), instrument: AAPL });
+    let breach = CancelRejected {
+        client_order_id: ClientOrderId(1),
+        order_id: OrderId(1),
+        command: 0,
+        reason: Reason::VenueDown,
+    };
+    stream.event(USER, reference, breach);
+    stream.put(Kind::Time, 0, ClientId::NONE, 0, &[]);
+    assert_eq!(fold(&stream).instrument(AAPL).unwrap().mark, Some(Price(90)));
+    // Its own rejection counts.
+    let no = Rejected {
+        client_order_id: ClientOrderId(0),
+        order_id: OrderId(0),
+        instrument: InstrumentId(0),
+        command: SetReference::TEMPLATE_ID,
+        reason: Reason::NotAuthorised,
+    };
+    let unheard = stream.command(USER, 3, SetReference { price: Price(80), instrument: AAPL });
+    stream.event(USER, unheard, no);
+    stream.put(Kind::Time, 0, ClientId::NONE, 0, &[]);
+    assert_eq!(fold(&stream).instrument(AAPL).unwrap().mark, Some(Price(90)));
 }

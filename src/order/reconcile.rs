@@ -259,6 +259,8 @@ impl<'a> Reconciliation<'a> {
             Message::Filled(event) => event.order_id,
             Message::Cancelled(event) => event.order_id,
             Message::Replaced(event) => event.order_id,
+            // A gateway's report that was rejected changed nothing.
+            Message::Rejected(event) if event.command != NewOrder::TEMPLATE_ID => return,
             Message::Rejected(event) if event.order_id != OrderId(0) => event.order_id,
             Message::Rejected(_) => {
                 // Of an order that never got so far as to have an id, if of an order at all.

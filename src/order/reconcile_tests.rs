@@ -429,3 +429,18 @@ fn a_days_fills_are_what_positions_say() {
     let held: Vec<_> = positions.iter().map(|(client, of, at)| (client, of, at.quantity)).collect();
     assert_eq!(held, [(MAKER, AAPL, -10), (USER, AAPL, 10)]);
 }
+
+#[test]
+fn a_gateways_report_that_is_refused_changes_nothing() {
+    let mut day = day();
+    let refused = |order_id| super::super::messages::Rejected {
+        client_order_id: ClientOrderId(0),
+        order_id: OrderId(order_id),
+        instrument: InstrumentId(0),
+        command: super::super::messages::VenueReport::TEMPLATE_ID,
+        reason: Reason::TooLate,
+    };
+    day.stream.event(OPERATOR, 15, refused(THIRD)); // it is open
+    day.stream.event(OPERATOR, 15, refused(FIRST)); // it is through
+    assert_eq!(day.found(), []);
+}

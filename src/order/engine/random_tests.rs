@@ -532,3 +532,6 @@ fn the_dice_reach_every_answer() {
         assert!(said.contains_key(wanted), "{wanted}: not among {said:?}");
     }
 }
+
+#[path = "fold_tests.rs"]
+mod folds;
