@@ -406,6 +406,11 @@ impl Known {
                 let leaves = Quantity(event.quantity.0.saturating_sub(self.filled.0));
                 open.client_order_id = event.client_order_id;
                 (open.price, open.leaves) = (event.price, event.leaves);
+                if let Some(sent) = &mut self.sent {
+                    // A gateway may replace an order before it says that it was accepted.
+                    sent.client_order_id = event.client_order_id;
+                    (sent.price, sent.quantity) = (event.price, event.quantity);
+                }
                 (event.original, event.leaves) = (client_order_id, leaves);
                 (event.instrument, event.side) = (instrument, side);
                 Message::Replaced(event)
