@@ -37,7 +37,7 @@ const RETRY: Duration = Duration::from_millis(5);
 pub(crate) struct Args {
     #[command(flatten)]
     seat: Seat,
-    /// Send what FILE (TOML) defines: its [[instrument]]s and [[limits]], as an operator
+    /// Send what FILE (TOML) defines: its tables `instrument` and `limits`, as an operator
     #[arg(long, value_name = "FILE")]
     setup: Option<PathBuf>,
     /// Define the instruments of a feed as --data takes it, as an operator
