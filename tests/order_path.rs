@@ -45,7 +45,9 @@ struct House {
     auditor: (Subscriber, Audit),
     notifier: (Subscriber, Notifications),
     notified: Vec<(String, u64)>,
-    /// Events by client.
+    /// Events that the user itself has heard.
+    heard: Said,
+    /// Events by client, as the operator hears them.
     said: Vec<(ClientId, Message)>,
     /// Who came and went.
     leavings: Vec<(ClientId, Leaving)>,
@@ -81,6 +83,7 @@ impl House {
             operator,
             user: Some(user),
             other,
+            heard: Vec::new(),
             said: Vec::new(),
             leavings: Vec::new(),
         };
@@ -103,7 +106,14 @@ impl House {
             done += self.other.poll(1000, |_| ()).unwrap();
             let mut waits = !self.operator.is_ready() || !self.other.is_ready();
             if let Some(user) = &mut self.user {
-                done += user.poll(1000, |_| ()).unwrap();
+                let heard = &mut self.heard;
+                done += user
+                    .poll(1000, |record| {
+                        if record.kind == Kind::Event && record.client == USER {
+                            heard.push(Message::decode(record.payload).unwrap());
+                        }
+                    })
+                    .unwrap();
                 waits |= !user.is_ready() || user.unconfirmed() > 0;
             }
             let (subscriber, positions) = &mut self.portfolio;
@@ -130,10 +140,12 @@ impl House {
 
     /// A command of the user's, and what it was answered.
     fn send(&mut self, command: &[u8]) -> Said {
-        let before = self.said.len();
+        let (before, heard) = (self.said.len(), self.heard.len());
         self.user.as_mut().unwrap().submit(command).unwrap();
         self.settle();
-        self.since(before, USER)
+        let said = self.since(before, USER);
+        assert_eq!(said, self.heard[heard..], "all hear the same");
+        said
     }
 
     fn since(&self, before: usize, client: ClientId) -> Said {
@@ -284,7 +296,7 @@ fn rate_limiting() {
     let mut house = House::open();
     let limits = SetLimits { max_orders_per_second: 100, ..no_limits(USER) };
     assert!(house.operate(&limits.encode()).is_empty());
-    let before = house.said.len();
+    let (before, begun_ns) = (house.said.len(), house.sequencer.time_ns());
     for id in 1..=1000 {
         house.user.as_mut().unwrap().submit(&order(id, AAPL, 1).encode()).unwrap();
     }
@@ -298,8 +310,9 @@ fn rate_limiting() {
     });
     let rejected = reasons.filter(|&reason| reason == Reason::OrderRate).count();
     assert_eq!(accepted + rejected, 1000);
-    // A hundred at once, and one more each 10 ms that this takes.
-    assert!((100..300).contains(&accepted), "{accepted}");
+    // A hundred at once, and one more each 10 ms of sequenced time that this took.
+    let took_ms = (house.sequencer.time_ns() - begun_ns) / 1_000_000;
+    assert!((100..=101 + took_ms as usize / 10).contains(&accepted), "{accepted} in {took_ms} ms");
 }
 
 #[test]
@@ -397,6 +410,41 @@ fn a_kill_switch_stops_a_client_and_cancels_what_is_open() {
     house.operate(&KillSwitch { engaged: false, ..kill }.encode());
     let said = house.send(&order(3, AAPL, 10).encode());
     assert!(matches!(said[..], [Message::Accepted(_)]), "{said:?}");
+}
+
+#[test]
+fn a_market_order_goes_no_further_than_its_client_s_limits() {
+    let mut house = House::open();
+    for (id, price) in [(1, 18_800), (2, 18_887), (3, 18_888), (4, 1_000_000)] {
+        let sell = NewOrder { side: Side::Sell, price: Price(price), ..order(id, AAPL, 10) };
+        house.other.submit(&sell.encode()).unwrap();
+    }
+    house.settle();
+    let market = NewOrder {
+        order_type: OrderType::Market,
+        time_in_force: TimeInForce::Ioc,
+        price: Price(0),
+        ..order(1, AAPL, 40)
+    };
+    // One percent above 187.00 is 188.87; without a collar, credit reaches as far as 187.00.
+    let limits = SetLimits { collar_basis_points: 100, ..no_limits(USER) };
+    house.operate(&limits.encode());
+    let filled = |said: &Said| -> Vec<i64> {
+        let fills = said.iter().filter_map(|said| match said {
+            Message::Filled(filled) => Some(filled.price.0),
+            _ => None,
+        });
+        fills.collect()
+    };
+    let said = house.send(&market.encode());
+    assert_eq!(filled(&said), [18_800, 18_887]);
+    assert!(matches!(said.last(), Some(Message::Cancelled(rest)) if rest.quantity.0 == 20));
+    house.operate(&SetLimits { credit: Money(i64::MAX), ..no_limits(USER) }.encode());
+    let said = house.send(&NewOrder { client_order_id: ClientOrderId(2), ..market }.encode());
+    assert!(filled(&said).is_empty(), "{said:?}");
+    house.operate(&no_limits(USER).encode());
+    let said = house.send(&NewOrder { client_order_id: ClientOrderId(3), ..market }.encode());
+    assert_eq!(filled(&said), [18_888, 1_000_000]);
 }
 
 #[test]

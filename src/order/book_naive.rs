@@ -25,7 +25,8 @@ impl Naive {
             Side::Buy => standing.price <= order.price,
             Side::Sell => standing.price >= order.price,
         };
-        order.side != standing.side && (good || order.order_type == OrderType::Market)
+        order.side != standing.side
+            && (good || order.order_type == OrderType::Market && order.price.0 == 0)
     }
 
     /// Standing orders of a side, first to trade first. The sort is stable, so time decides last.

@@ -212,7 +212,7 @@ messages! {
         client_order_id: ClientOrderId,
         /// From now on.
         order_id: OrderId,
-        /// The limit.
+        /// The limit; of a market order, the worst price that it may trade at, or 0 for any.
         price: Price,
         /// How much.
         quantity: Quantity,
@@ -320,7 +320,7 @@ messages! {
         client_order_id: ClientOrderId,
         /// Which order: the venue's reports name it.
         order_id: OrderId,
-        /// The limit.
+        /// The limit; of a market order, the worst price that it may trade at, or 0 for any.
         price: Price,
         /// The quantity, what has been filled included.
         quantity: Quantity,

@@ -44,7 +44,9 @@ use super::instrument::Instrument;
 use super::limits::Limits;
 use super::messages::{Breached, SetLimits};
 use crate::sequencer::ClientId;
-use checks::{Reference, check_collar, check_notional, check_quantity, fee, market_price, part};
+use checks::{
+    Reference, check_collar, check_notional, check_quantity, fee, market_price, part, protection,
+};
 
 mod checks;
 mod saved;
@@ -224,6 +226,15 @@ impl Risk {
     /// A client's limits; no limits of one beyond the capacity.
     pub fn limits(&self, client: ClientId) -> Limits {
         self.account(client).map_or_else(Limits::default, |account| account.limits)
+    }
+
+    /// The worst price that a market order of this client's may trade at, 0 for any: the collar's
+    /// edge; without a collar, of a purchase by a client whose notional, gross exposure or credit
+    /// is limited, the reference price. What it is admitted at is so what it can cost.
+    pub fn protection(&self, client: ClientId, instrument: InstrumentId, side: Side) -> Price {
+        self.at(client, instrument).map_or(Price(0), |at| {
+            protection(&self.accounts[at.client].limits, &self.references[at.instrument], side)
+        })
     }
 
     /// Stops a client or lets it go again; client 0: everybody. Letting everybody go lets nobody

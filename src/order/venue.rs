@@ -23,7 +23,7 @@ pub struct VenueOrder {
     pub time_in_force: TimeInForce,
     /// Whether it must not trade at once.
     pub post_only: bool,
-    /// The limit; of a market order, not looked at.
+    /// The limit; of a market order, the worst price that it may trade at, or 0 for any.
     pub price: Price,
     /// How much is to be traded.
     pub quantity: Quantity,

@@ -86,8 +86,8 @@ impl Sides {
     #[inline]
     fn worst_rank(&self, side: Side, order_type: OrderType, price: Price) -> i64 {
         match order_type {
-            OrderType::Market => i64::MIN,
-            OrderType::Limit => self.of(side.opposite()).rank(price),
+            OrderType::Market if price.0 == 0 => i64::MIN,
+            OrderType::Market | OrderType::Limit => self.of(side.opposite()).rank(price),
         }
     }
 

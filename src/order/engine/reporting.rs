@@ -349,7 +349,8 @@ impl<V: Venue> Step<'_, V> {
 #[inline]
 fn is_beyond(order: &Order, price: Price) -> bool {
     let coming = order.change.map_or(order.price, |change| change.price);
-    order.order_type == OrderType::Limit
+    // A market order without a bound has price 0.
+    (order.order_type == OrderType::Limit || order.price.0 != 0)
         && match order.side {
             Side::Buy => price > order.price.max(coming),
             Side::Sell => price < order.price.min(coming),

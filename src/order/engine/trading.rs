@@ -34,6 +34,10 @@ impl<V: Venue> Step<'_, V> {
         let NewOrder { side, order_type, price, quantity, .. } = *new;
         let intent = Intent { client, side, order_type, price, quantity };
         let reserved_price = engine.risk.admit(self.now_ns, instrument, &intent)?;
+        let price = match order_type {
+            OrderType::Limit => price,
+            OrderType::Market => engine.risk.protection(client, new.instrument, side),
+        };
         let order = VenueOrder {
             order_id: OrderId(self.sequence),
             client,

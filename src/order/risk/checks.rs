@@ -72,6 +72,22 @@ pub(super) fn market_price(
     i64::try_from(top).map(Price).map_err(|_| Reason::InvalidPrice)
 }
 
+/// The worst price that a market order may trade at, 0 for any: the collar's edge; without a
+/// collar, of a purchase that money is limited for, the reference price that it counts at.
+pub(super) fn protection(limits: &Limits, reference: &Reference, side: Side) -> Price {
+    let basis_points = i128::from(limits.collar_basis_points);
+    if !limits.need_reference() || basis_points == 0 && side == Side::Sell {
+        return Price(0);
+    }
+    let middle = i128::from(reference.price.0);
+    let away = middle * basis_points / 10_000;
+    let worst = match side {
+        Side::Buy => middle + away,
+        Side::Sell => middle - away,
+    };
+    Price(worst.clamp(1, i64::MAX.into()) as i64)
+}
+
 /// A limit exactly at the edge of the collar passes.
 #[inline]
 pub(super) fn check_collar(
