@@ -46,6 +46,7 @@ mod socket;
 #[expect(unsafe_code, reason = "system calls on sockets")]
 mod sys;
 mod uring;
+mod xdp;
 
 use std::net::SocketAddr;
 use std::time::Duration;
