@@ -40,6 +40,33 @@ impl fmt::Display for Interface {
     }
 }
 
+/// How AF_XDP takes packets from an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum XdpMode {
+    /// The best that the interface has: zero-copy, driver mode, generic mode; generic mode first on
+    /// a virtual interface, where it is quicker.
+    #[default]
+    Auto,
+    /// In the kernel's common code, from packets as the kernel has them. Every interface can.
+    Generic,
+    /// In the driver, before the kernel makes a packet of its own, copied once.
+    Driver,
+    /// In the driver, by the device itself into our memory.
+    ZeroCopy,
+}
+
+impl fmt::Display for XdpMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Generic => "generic",
+            Self::Driver => "driver",
+            Self::ZeroCopy => "zerocopy",
+        })
+    }
+}
+
 /// A socket to open by [`Datagrams::add`](super::Datagrams::add): where it is bound and how it is
 /// set. What is not set stays as the kernel has it.
 ///
@@ -70,6 +97,7 @@ pub struct SocketOptions {
     pub(super) busy_poll_us: Option<u32>,
     pub(super) coalesce: bool,
     pub(super) fragment: bool,
+    pub(super) xdp_mode: XdpMode,
 }
 
 impl SocketOptions {
@@ -94,6 +122,7 @@ impl SocketOptions {
             busy_poll_us: None,
             coalesce: true,
             fragment: false,
+            xdp_mode: XdpMode::Auto,
         }
     }
 
@@ -209,6 +238,14 @@ impl SocketOptions {
     #[must_use]
     pub fn fragment(mut self, on: bool) -> Self {
         self.fragment = on;
+        self
+    }
+
+    /// How AF_XDP takes packets from the socket's interface, where that is the back end. All
+    /// sockets of a process on an interface have the same. Default: [`XdpMode::Auto`].
+    #[must_use]
+    pub fn xdp_mode(mut self, mode: XdpMode) -> Self {
+        self.xdp_mode = mode;
         self
     }
 }

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::time::Duration;
 
@@ -23,7 +23,12 @@ pub(super) struct Errno(pub(super) i32);
 impl Errno {
     #[cold]
     fn last() -> Self {
-        Self(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+        Self::of(&io::Error::last_os_error())
+    }
+
+    /// The number in an error of `std`'s.
+    pub(super) fn of(error: &io::Error) -> Self {
+        Self(error.raw_os_error().unwrap_or(libc::EIO))
     }
 
     /// Nothing to receive, or no room to send.
@@ -154,13 +159,23 @@ fn checked_len(result: libc::ssize_t) -> Result<usize, Errno> {
     usize::try_from(result).map_err(|_| Errno::last())
 }
 
-/// A non-blocking UDP socket.
+/// A non-blocking socket.
 #[derive(Debug)]
 pub(super) struct Descriptor(OwnedFd);
 
 impl Descriptor {
+    /// A UDP socket.
     pub(super) fn udp(family: libc::c_int) -> Result<Self, Errno> {
-        let kind = libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        Self::new(family, libc::SOCK_DGRAM)
+    }
+
+    /// An AF_XDP socket.
+    pub(super) fn xdp() -> Result<Self, Errno> {
+        Self::new(libc::AF_XDP, libc::SOCK_RAW)
+    }
+
+    fn new(family: libc::c_int, kind: libc::c_int) -> Result<Self, Errno> {
+        let kind = kind | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         // SAFETY: no pointers are passed.
         let fd = checked(unsafe { libc::socket(family, kind, 0) })?;
         // SAFETY: the kernel has just given this descriptor to us; nobody else knows its number.
@@ -170,6 +185,10 @@ impl Descriptor {
     #[inline]
     pub(super) fn raw(&self) -> RawFd {
         self.0.as_raw_fd()
+    }
+
+    pub(super) fn borrow(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     pub(super) fn set(&self, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
@@ -200,9 +219,35 @@ impl Descriptor {
     }
 
     pub(super) fn bind(&self, address: &RawAddress) -> Result<(), Errno> {
-        let at = address.pointer().cast();
-        // SAFETY: the kernel reads `len` bytes of `address`, which has room for more.
-        checked(unsafe { libc::bind(self.raw(), at, address.len()) }).map(drop)
+        self.bind_to(address.bytes())
+    }
+
+    /// Binds to an address of any family, given as the kernel lays it out.
+    pub(super) fn bind_to(&self, address: &[u8]) -> Result<(), Errno> {
+        let (at, len) = (address.as_ptr().cast(), address.len() as libc::socklen_t);
+        // SAFETY: the kernel reads `len` bytes of `address`.
+        checked(unsafe { libc::bind(self.raw(), at, len) }).map(drop)
+    }
+
+    /// Has the kernel send what lies in the transmit ring of an AF_XDP socket.
+    #[inline]
+    pub(super) fn kick(&self) -> Result<(), Errno> {
+        let (none, nowhere) = (ptr::null(), ptr::null());
+        // SAFETY: the lengths are 0: the kernel reads through neither pointer.
+        checked_len(unsafe { libc::sendto(self.raw(), none, 0, libc::MSG_DONTWAIT, nowhere, 0) })
+            .map(drop)
+    }
+
+    /// Has the kernel poll the device of an AF_XDP socket, or go on filling its receive ring.
+    pub(super) fn prod(&self) -> Result<(), Errno> {
+        // SAFETY: the length is 0: the kernel writes nothing.
+        checked_len(unsafe { libc::recv(self.raw(), ptr::null_mut(), 0, libc::MSG_DONTWAIT) })
+            .map(drop)
+    }
+
+    /// Another descriptor of the same socket.
+    pub(super) fn duplicate(&self) -> Result<Self, Errno> {
+        self.0.try_clone().map(Self).map_err(|error| Errno::of(&error))
     }
 
     pub(super) fn connect(&self, address: &RawAddress) -> Result<(), Errno> {
