@@ -56,6 +56,9 @@ pub use fault::{Direction, FaultCounters, Faults, Faulty};
 pub use options::{Interface, SocketOptions};
 pub use socket::SocketNetwork;
 pub use uring::UringNetwork;
+/// For the fuzz targets alone: may change or go at any time.
+#[doc(hidden)]
+pub use xdp::frame;
 
 /// The most sockets that one network holds: a [`SocketSet`] has this many bits.
 pub const SOCKETS_MAX: usize = 32;

@@ -2,7 +2,8 @@
 
 #[expect(unsafe_code, reason = "bpf(2) takes pointers")]
 mod bpf;
-mod frame;
+mod checksum;
+pub mod frame;
 mod netlink;
 mod program;
 mod steering;
