@@ -4,10 +4,6 @@
 //! stored as it stands in memory, and no word of the payload is swapped. Costs about 2 ns and
 //! 0.02 ns a byte.
 
-/// Bytes taken at one step.
-const STEP: usize = 64;
-const LANES: usize = STEP / 8;
-
 /// A sum of 16-bit words that is not folded yet. Has room for 2³¹ additions.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sum(u64);
@@ -24,23 +20,21 @@ impl Sum {
         Self(self.0 + u32::from_ne_bytes(bytes) as u64)
     }
 
-    #[inline]
-    const fn eight(self, bytes: [u8; 8]) -> Self {
-        let word = u64::from_ne_bytes(bytes);
-        Self(self.0 + (word & 0xFFFF_FFFF) + (word >> 32))
-    }
-
     /// Adds bytes that begin at an even offset of the packet. An odd one at the end counts as if
     /// a zero followed, so only the last piece may have one.
     #[inline]
     pub(super) fn bytes(self, bytes: &[u8]) -> Self {
-        let (steps, rest) = bytes.as_chunks::<STEP>();
-        let mut sum = if steps.is_empty() { self } else { self.steps(steps) };
-        let (words, rest) = rest.as_chunks::<8>();
+        let (words, mut rest) = bytes.as_chunks::<8>();
+        // Of each eight bytes, all 64 bits, wrapping, and the upper 32: the lower halves' sum is
+        // the former without the latter. The compiler makes vectors of it: 25 ns for 1,400 bytes,
+        // where both halves added apart take 30, and words added with carry 28 to 46.
+        let (mut all, mut upper) = (0_u64, 0_u64);
         for word in words {
-            sum = sum.eight(*word);
+            let word = u64::from_ne_bytes(*word);
+            all = all.wrapping_add(word);
+            upper = upper.wrapping_add(word >> 32);
         }
-        let mut rest = rest;
+        let mut sum = Self(self.0 + all.wrapping_sub(upper << 32) + upper);
         if let Some((four, behind)) = rest.split_first_chunk() {
             (sum, rest) = (sum.four(*four), behind);
         }
@@ -51,26 +45,6 @@ impl Sum {
             sum = sum.word([*last, 0]);
         }
         sum
-    }
-
-    /// Of each eight bytes, adds all 64 bits, wrapping, and the upper 32: the lower halves' sum is
-    /// the former without the latter. Three vector instructions do for 16 bytes; adding both
-    /// halves takes five.
-    #[inline]
-    fn steps(self, steps: &[[u8; STEP]]) -> Self {
-        let (mut all, mut upper) = ([0_u64; LANES], [0_u64; LANES]);
-        for step in steps {
-            for (lane, bytes) in step.as_chunks::<8>().0.iter().enumerate() {
-                let word = u64::from_ne_bytes(*bytes);
-                all[lane] = all[lane].wrapping_add(word);
-                upper[lane] += word >> 32;
-            }
-        }
-        let mut sum = self.0;
-        for (all, upper) in all.into_iter().zip(upper) {
-            sum += all.wrapping_sub(upper << 32) + upper;
-        }
-        Self(sum)
     }
 
     /// The ones' complement sum, as it stands in the packet: 0xFFFF over data that has its
