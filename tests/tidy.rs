@@ -66,6 +66,7 @@ const UNSAFE_FILES: &[&str] = &[
     "shm/src/consumer.rs", // handing out a slice of the ring
     "src/net/mod.rs",      // says which of its files those are
     "src/net/sys.rs",      // system calls on sockets
+    "src/net/xdp/bpf.rs",  // bpf(2)
     "src/net/ring.rs",     // submission and completion queues
 ];
 

@@ -22,7 +22,7 @@ pub(super) struct Errno(pub(super) i32);
 
 impl Errno {
     #[cold]
-    fn last() -> Self {
+    pub(super) fn last() -> Self {
         Self::of(&io::Error::last_os_error())
     }
 

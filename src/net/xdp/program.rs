@@ -1,1 +1,317 @@
-//! Not written yet.
+//! The program that steers: our pairs to our sockets, everything else to the kernel.
+//!
+//! Assembled here, an instruction a line, so that no compiler is needed where it is loaded. The
+//! instruction set is RFC 9669's; the verifier of Linux 5.10 takes it, and without the right to
+//! compare packet pointers (CAP_PERFMON) as well. [`program`] is the listing.
+//!
+//! It looks only at what it needs to know whose a datagram is: Ethernet with at most one 802.1Q
+//! tag, IPv4 without options or fragments, IPv6 with UDP next, the destination. Whether the rest is
+//! right (lengths, checksums) the receiver sees to. A frame that is anything else, or longer than
+//! can be taken, goes on to the kernel untouched, as does one whose pair has no socket.
+
+use std::net::IpAddr;
+use std::os::fd::RawFd;
+
+/// A pair as the program looks it up: 24 bytes, none unused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key([u8; Key::BYTES]);
+
+impl Key {
+    pub(super) const BYTES: usize = 24;
+    // Where in it: the address (IPv4 as ::ffff:a.b.c.d), the port (big-endian), the queue and the
+    // VLAN (0 = untagged; both native), zeros.
+    const PORT: usize = 16;
+    const QUEUE: usize = 18;
+    const VLAN: usize = 20;
+
+    /// The key of what is sent to `address` and `port` and comes in by `queue`, tagged with `vlan`
+    /// (1 to 4,095; 0 = untagged).
+    pub(super) fn new(address: IpAddr, port: u16, vlan: u16, queue: u16) -> Self {
+        let address = match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        let mut bytes = [0; Self::BYTES];
+        bytes[..Self::PORT].copy_from_slice(&address.octets());
+        bytes[Self::PORT..Self::QUEUE].copy_from_slice(&port.to_be_bytes());
+        bytes[Self::QUEUE..Self::VLAN].copy_from_slice(&queue.to_ne_bytes());
+        bytes[Self::VLAN..Self::VLAN + 2].copy_from_slice(&vlan.to_ne_bytes());
+        Self(bytes)
+    }
+
+    /// The queue in a key that was read back; `None` if it is no key.
+    pub(super) fn queue_of(key: &[u8]) -> Option<u16> {
+        let key: &[u8; Self::BYTES] = key.try_into().ok()?;
+        Some(u16::from_ne_bytes([key[Self::QUEUE], key[Self::QUEUE + 1]]))
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A register: `R1` to `R5` are arguments and lost in a call, `R0` is the result.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Register {
+    R0 = 0,
+    R1 = 1,
+    R2 = 2,
+    R3 = 3,
+    /// Kept in calls: the context, `struct xdp_md`.
+    Context = 6,
+    /// Kept in calls: where the frame begins; behind a tag, four bytes later.
+    Frame = 7,
+    /// Kept in calls: where the frame ends.
+    End = 8,
+    /// The end of the stack; what is on it has negative offsets.
+    Stack = 10,
+}
+use Register::{Context, End, Frame, R0, R1, R2, R3, Stack};
+
+/// A place to jump to, further on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Label {
+    /// The Ethernet type is in `R2`.
+    Typed,
+    /// It says IPv4.
+    Ipv4,
+    /// The key is complete but for the port, which is in `R3`, and the queue.
+    Ported,
+    /// Not ours.
+    Pass,
+}
+
+// Size of a load or store.
+const WORD: u8 = 0x00;
+const HALF: u8 = 0x08;
+const BYTE: u8 = 0x10;
+// Operations between two values, and conditions of jumps.
+const ADD: u8 = 0x00;
+const AND: u8 = 0x50;
+const SHIFT_RIGHT: u8 = 0x70;
+const MOVE: u8 = 0xb0;
+const EQUAL: u8 = 0x10;
+const GREATER: u8 = 0x20;
+const NOT_EQUAL: u8 = 0x50;
+const LESS_OR_EQUAL: u8 = 0xb0;
+// Helpers of the kernel.
+const MAP_LOOKUP_ELEM: i32 = 1;
+const REDIRECT_MAP: i32 = 51;
+/// The verdict that a frame is the kernel's. As flags of `redirect_map`: the verdict if no socket
+/// is there.
+const XDP_PASS: i32 = 2;
+// Fields of `struct xdp_md`.
+const DATA: i16 = 0;
+const DATA_END: i16 = 4;
+const RX_QUEUE_INDEX: i16 = 16;
+
+/// Instructions so far, and jumps whose places are not known yet.
+#[derive(Default)]
+struct Assembler {
+    code: Vec<u64>,
+    jumps: Vec<(usize, Label)>,
+}
+
+impl Assembler {
+    fn emit(&mut self, opcode: u8, to: u8, from: u8, offset: i16, immediate: i32) {
+        let registers =
+            if cfg!(target_endian = "little") { from << 4 | to } else { to << 4 | from };
+        let ([o0, o1], [i0, i1, i2, i3]) = (offset.to_ne_bytes(), immediate.to_ne_bytes());
+        self.code.push(u64::from_ne_bytes([opcode, registers, o0, o1, i0, i1, i2, i3]));
+    }
+
+    /// `to = *(size *)(from + offset)`.
+    fn load(&mut self, size: u8, to: Register, from: Register, offset: i16) {
+        self.emit(0x61 | size, to as u8, from as u8, offset, 0);
+    }
+
+    /// `*(size *)(to + offset) = from`.
+    fn store(&mut self, size: u8, to: Register, offset: i16, from: Register) {
+        self.emit(0x63 | size, to as u8, from as u8, offset, 0);
+    }
+
+    /// `*(u32 *)(to + offset) = value`.
+    fn store_value(&mut self, to: Register, offset: i16, value: i32) {
+        self.emit(0x62 | WORD, to as u8, 0, offset, value);
+    }
+
+    /// `to = from`, or with another operation, in 64 bits.
+    fn copy(&mut self, to: Register, from: Register) {
+        self.emit(0x0f | MOVE, to as u8, from as u8, 0, 0);
+    }
+
+    /// `to = to operation value`, in 64 bits.
+    fn compute(&mut self, operation: u8, to: Register, value: i32) {
+        self.emit(0x07 | operation, to as u8, 0, 0, value);
+    }
+
+    /// `of` from big-endian 16 bits to the machine's.
+    fn native(&mut self, of: Register) {
+        self.emit(0xdc, of as u8, 0, 0, 16);
+    }
+
+    /// `to` = the map with that descriptor: two instructions, the second without opcode.
+    fn map(&mut self, to: Register, map: RawFd) {
+        const IS_A_MAP: u8 = 1;
+        self.emit(0x18, to as u8, IS_A_MAP, 0, map);
+        self.emit(0, 0, 0, 0, 0);
+    }
+
+    /// `if left condition value goto label`.
+    fn jump_if(&mut self, condition: u8, left: Register, value: i32, label: Label) {
+        self.jumps.push((self.code.len(), label));
+        self.emit(0x05 | condition, left as u8, 0, 0, value);
+    }
+
+    /// `if left condition right goto label`.
+    fn jump_if_register(&mut self, condition: u8, left: Register, right: Register, label: Label) {
+        self.jumps.push((self.code.len(), label));
+        self.emit(0x0d | condition, left as u8, right as u8, 0, 0);
+    }
+
+    /// `goto label`.
+    fn jump(&mut self, label: Label) {
+        self.jumps.push((self.code.len(), label));
+        self.emit(0x05, 0, 0, 0, 0);
+    }
+
+    fn call(&mut self, helper: i32) {
+        self.emit(0x85, 0, 0, 0, helper);
+    }
+
+    fn exit(&mut self) {
+        self.emit(0x95, 0, 0, 0, 0);
+    }
+
+    /// Here is `label`: all jumps there so far lead to the next instruction.
+    fn place(&mut self, label: Label) {
+        let here = self.code.len();
+        for (at, _) in self.jumps.extract_if(.., |(_, wanted)| *wanted == label) {
+            let mut bytes = self.code[at].to_ne_bytes();
+            // Counted from the instruction behind the jump.
+            bytes[2..4].copy_from_slice(&((here - at - 1) as i16).to_ne_bytes());
+            self.code[at] = u64::from_ne_bytes(bytes);
+        }
+    }
+}
+
+/// Where in the frame, untagged.
+mod at {
+    pub(super) const ETHERNET_TYPE: i16 = 12;
+    pub(super) const TAG: i16 = 14;
+    pub(super) const TAGGED_TYPE: i16 = 16;
+    pub(super) const VERSION: i16 = 14;
+    pub(super) const IPV4_FRAGMENT: i16 = 20;
+    pub(super) const IPV4_PROTOCOL: i16 = 23;
+    pub(super) const IPV4_DESTINATION: i16 = 30;
+    pub(super) const IPV4_PORT: i16 = 36;
+    pub(super) const IPV4_PAYLOAD: i32 = 42;
+    pub(super) const IPV6_NEXT_HEADER: i16 = 20;
+    pub(super) const IPV6_DESTINATION: i16 = 38;
+    pub(super) const IPV6_PORT: i16 = 56;
+    pub(super) const IPV6_PAYLOAD: i32 = 62;
+}
+
+/// Two bytes of the network's as the machine loads them.
+fn wire(value: u16) -> i32 {
+    i32::from(value.to_be())
+}
+
+const TAG_BYTES: i32 = 4;
+const TAGGED: u16 = 0x8100;
+const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
+const UDP: i32 = 17;
+/// The key on the stack.
+const KEY: i16 = -(Key::BYTES as i16);
+
+/// The program over two maps: from [`Key`] to a slot (`u32`), and from a slot to a socket. Frames
+/// of more than `frame_bytes_max` bytes are the kernel's, and any of more than 32,767.
+pub(super) fn program(pairs: RawFd, sockets: RawFd, frame_bytes_max: u32) -> Vec<u64> {
+    let too_long = frame_bytes_max.min(32_767) as i32 + 1;
+    let mut a = Assembler::default();
+    a.copy(Context, R1);
+    a.load(WORD, Frame, Context, DATA);
+    a.load(WORD, End, Context, DATA_END);
+    // Too long for us? Too short for UDP over IPv4?
+    a.copy(R2, Frame);
+    a.compute(ADD, R2, too_long);
+    a.jump_if_register(LESS_OR_EQUAL, R2, End, Label::Pass);
+    a.copy(R2, Frame);
+    a.compute(ADD, R2, at::IPV4_PAYLOAD);
+    a.jump_if_register(GREATER, R2, End, Label::Pass);
+    // The VLAN. A tag with VLAN 0 has a priority only.
+    a.store_value(Stack, KEY + Key::VLAN as i16, 0);
+    a.load(HALF, R2, Frame, at::ETHERNET_TYPE);
+    a.jump_if(NOT_EQUAL, R2, wire(TAGGED), Label::Typed);
+    a.load(HALF, R3, Frame, at::TAG);
+    a.native(R3);
+    a.compute(AND, R3, 0xfff);
+    a.store(HALF, Stack, KEY + Key::VLAN as i16, R3);
+    a.load(HALF, R2, Frame, at::TAGGED_TYPE);
+    a.compute(ADD, Frame, TAG_BYTES);
+    a.place(Label::Typed);
+    a.jump_if(EQUAL, R2, wire(IPV4), Label::Ipv4);
+    a.jump_if(NOT_EQUAL, R2, wire(IPV6), Label::Pass);
+    ipv6(&mut a);
+    a.jump(Label::Ported);
+    a.place(Label::Ipv4);
+    ipv4(&mut a);
+    a.place(Label::Ported);
+    a.store(HALF, Stack, KEY + Key::PORT as i16, R3);
+    a.load(WORD, R3, Context, RX_QUEUE_INDEX);
+    a.store(HALF, Stack, KEY + Key::QUEUE as i16, R3);
+    a.map(R1, pairs);
+    a.copy(R2, Stack);
+    a.compute(ADD, R2, KEY.into());
+    a.call(MAP_LOOKUP_ELEM);
+    a.jump_if(EQUAL, R0, 0, Label::Pass);
+    a.load(WORD, R2, R0, 0);
+    a.map(R1, sockets);
+    a.compute(MOVE, R3, XDP_PASS);
+    a.call(REDIRECT_MAP);
+    a.exit();
+    a.place(Label::Pass);
+    a.compute(MOVE, R0, XDP_PASS);
+    a.exit();
+    debug_assert!(a.jumps.is_empty(), "a label has no place");
+    a.code
+}
+
+/// Goes on if the frame is UDP over IPv6, with the port in `R3` and the address in the key.
+fn ipv6(a: &mut Assembler) {
+    a.copy(R3, Frame);
+    a.compute(ADD, R3, at::IPV6_PAYLOAD);
+    a.jump_if_register(GREATER, R3, End, Label::Pass);
+    a.load(BYTE, R3, Frame, at::VERSION);
+    a.compute(SHIFT_RIGHT, R3, 4);
+    a.jump_if(NOT_EQUAL, R3, 6, Label::Pass);
+    a.load(BYTE, R3, Frame, at::IPV6_NEXT_HEADER);
+    a.jump_if(NOT_EQUAL, R3, UDP, Label::Pass);
+    for word in [0, 4, 8, 12] {
+        a.load(WORD, R3, Frame, at::IPV6_DESTINATION + word);
+        a.store(WORD, Stack, KEY + word, R3);
+    }
+    a.load(HALF, R3, Frame, at::IPV6_PORT);
+}
+
+/// The same over IPv4, whole and without options.
+fn ipv4(a: &mut Assembler) {
+    a.copy(R3, Frame);
+    a.compute(ADD, R3, at::IPV4_PAYLOAD);
+    a.jump_if_register(GREATER, R3, End, Label::Pass); // again: behind a tag it is four bytes more
+    a.load(BYTE, R3, Frame, at::VERSION);
+    a.jump_if(NOT_EQUAL, R3, 0x45, Label::Pass); // version 4, five words of header
+    a.load(HALF, R3, Frame, at::IPV4_FRAGMENT);
+    a.compute(AND, R3, wire(0x3fff)); // more fragments, or an offset
+    a.jump_if(NOT_EQUAL, R3, 0, Label::Pass);
+    a.load(BYTE, R3, Frame, at::IPV4_PROTOCOL);
+    a.jump_if(NOT_EQUAL, R3, UDP, Label::Pass);
+    a.store_value(Stack, KEY, 0);
+    a.store_value(Stack, KEY + 4, 0);
+    a.store_value(Stack, KEY + 8, 0xffff_u32.to_be() as i32);
+    a.load(WORD, R3, Frame, at::IPV4_DESTINATION);
+    a.store(WORD, Stack, KEY + 12, R3);
+    a.load(HALF, R3, Frame, at::IPV4_PORT);
+}
