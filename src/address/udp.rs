@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use gapless_shm::{Start, WaitStrategy};
 
 use super::{AddressError, Input, ShmAddress};
-use crate::net::{Backend, Interface, SocketOptions};
+use crate::net::{Backend, Interface, SocketOptions, XdpMode};
 use crate::protocol::{Flow, Join, ReceiverOptions, RequestProtocol, SenderOptions, Session};
 
 /// The address of a stream of datagrams, and how to open it on either side.
@@ -44,7 +44,8 @@ use crate::protocol::{Flow, Join, ReceiverOptions, RequestProtocol, SenderOption
 /// | `giveup` | when a gap is given up (5s) | subscriber |
 /// | `store` | bytes that may wait behind a gap (8M) | subscriber |
 /// | `repair` | `gapless`, `mold`: how to ask | subscriber |
-/// | `backend` | `auto`, `socket`, `uring` | both |
+/// | `backend` | `socket` (unless given), `uring`, `xdp` (past the kernel's stack), `auto` (`xdp` where it can be had, else `socket`) | both |
+/// | `xdp` | how AF_XDP takes packets: `auto`, `generic`, `driver`, `zerocopy` | both |
 /// | `rcvbuf`, `sndbuf` | socket buffers, bytes (4M, 1M) | both |
 /// | `durable` | `yes`: what the recorder of this host's ring says is on disk counts for the sender's `stable_sequence`; needs `ring` in a publisher, and on the other side a receiver agent, which reports it to the sender whatever `request` says | both |
 /// | `dscp` | class of service, 0 to 63 | both |
@@ -74,6 +75,7 @@ pub struct UdpAddress {
     pub(crate) receive_buffer_bytes: usize,
     pub(crate) send_buffer_bytes: usize,
     pub(crate) backend: Backend,
+    pub(crate) xdp_mode: XdpMode,
     pub(crate) sender: SenderOptions,
     pub(crate) receiver: ReceiverOptions,
     /// The ring's options; its name is empty unless `ring` was given.
@@ -144,6 +146,7 @@ impl UdpAddress {
             .multicast_loopback(self.loopback)
             .busy_poll_us(self.busy_poll_us)
             .coalesce(self.coalesce)
+            .xdp_mode(self.xdp_mode)
             .receive_buffer_bytes(self.receive_buffer_bytes)
             .send_buffer_bytes(self.send_buffer_bytes);
         let own = self.interfaces.get(line).and_then(Option::as_ref);
@@ -180,7 +183,8 @@ pub(super) fn parse(input: &Input<'_>, rest: &str) -> Result<UdpAddress, Address
         coalesce: true,
         receive_buffer_bytes: 4 << 20,
         send_buffer_bytes: 1 << 20,
-        backend: Backend::Auto,
+        backend: Backend::Socket,
+        xdp_mode: XdpMode::Auto,
         sender: SenderOptions {
             datagram_bytes: if destination.is_ipv6() { 1452 } else { 1472 },
             merge_ns: if multicast { 100_000 } else { 0 },
@@ -283,9 +287,22 @@ fn set_place(
         "rcvbuf" => address.receive_buffer_bytes = input.size(value)?,
         "sndbuf" => address.send_buffer_bytes = input.size(value)?,
         "backend" => {
-            let backends =
-                [("auto", Backend::Auto), ("socket", Backend::Socket), ("uring", Backend::Uring)];
+            let backends = [
+                ("auto", Backend::Auto),
+                ("socket", Backend::Socket),
+                ("uring", Backend::Uring),
+                ("xdp", Backend::Xdp),
+            ];
             address.backend = input.word(value, &backends)?;
+        }
+        "xdp" => {
+            let modes = [
+                ("auto", XdpMode::Auto),
+                ("generic", XdpMode::Generic),
+                ("driver", XdpMode::Driver),
+                ("zerocopy", XdpMode::ZeroCopy),
+            ];
+            address.xdp_mode = input.word(value, &modes)?;
         }
         "durable" => address.durable = input.yes(value)?,
         "stats" => {

@@ -86,7 +86,7 @@ fn scoped(address: SocketAddr, scope: Option<u32>) -> SocketAddr {
     }
 }
 
-fn interface_index(wanted: &Interface) -> Result<u32, NetError> {
+pub(super) fn interface_index(wanted: &Interface) -> Result<u32, NetError> {
     let all: Vec<(String, Option<IpAddr>)> = getifaddrs()
         .map_err(|e| NetError::refused("list the interfaces", e as i32))?
         .map(|entry| {

@@ -53,6 +53,14 @@ impl SocketNetwork {
         Self { notes: vec![note], ..Self::new() }
     }
 
+    pub(super) fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
+    pub(super) fn descriptor(&self, socket: usize) -> &Descriptor {
+        &self.members[socket].descriptor
+    }
+
     /// Settings that the kernel refused or cut.
     #[must_use]
     pub fn notes(&self) -> &[String] {

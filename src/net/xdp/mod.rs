@@ -1,9 +1,543 @@
-//! AF_XDP: datagrams between a ring of the interface's and ours, past the kernel's stack.
+//! AF_XDP: datagrams between an interface and rings of ours, past the kernel's network stack.
+//!
+//! A small program at the interface ([`program`]) sends packets for our pairs of address and port
+//! to our rings and lets all others pass. Packets are read where the kernel or the device put them,
+//! and written where it takes them from, headers and checksums included.
+//!
+//! Beside each pair stands a plain socket ([`SocketNetwork`]): it holds the port and the membership
+//! of the group, takes what does not come by the rings, and sends what cannot leave by them: to an
+//! unknown neighbour (which makes the kernel ask for it), to this host, wider than the path. So a
+//! network on AF_XDP can what one on plain sockets can, and where AF_XDP cannot be had it is one.
+//!
+//! One copy is made of what is sent, into a frame: messages lie in their ring without the headers
+//! that a packet has before them, and several share a packet. The copy costs a few hundredths of
+//! what sending does. Received packets are handed over where they are.
+//!
+//! Deliberately absent: fragments, and multicast by AF_XDP to receivers on this host: while the host
+//! has a member of the group, and loopback is not switched off, that group is sent to through the
+//! kernel.
 
+mod attributes;
 #[expect(unsafe_code, reason = "bpf(2) takes pointers")]
 mod bpf;
 mod checksum;
+mod endpoint;
 pub mod frame;
+mod members;
+#[cfg(test)]
+mod namespace;
 mod netlink;
+mod path;
+mod port;
 mod program;
+mod queue;
+#[expect(unsafe_code, reason = "rings are shared with the kernel")]
+mod rings;
+mod rota;
 mod steering;
+#[expect(unsafe_code, reason = "frames are shared with the kernel")]
+mod umem;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use self::endpoint::{Endpoint, Place};
+use self::members::Members;
+use self::netlink::{Netlink, Watch};
+use self::path::Path;
+use self::port::{Claimed, Member, Port};
+use self::rota::Rota;
+use self::steering::Pair;
+use super::address::needs_scope;
+use super::error::NetError;
+use super::options::SocketOptions;
+use super::socket::SocketNetwork;
+use super::sys;
+use super::{Datagram, Datagrams, Run, SocketSet, SocketStatistics, open};
+
+/// Polls and sends between questions whether the kernel's tables have changed.
+const LOOK_AROUND: u32 = 4_096;
+/// Of those, between looks for new members of groups on this host.
+const LISTEN_AROUND: u32 = 1_024;
+
+/// The AF_XDP back end. See [`Datagrams`].
+///
+/// Of statistics, the packets that an interface dropped for lack of room count for the first socket
+/// there; a system call counts for the socket that it was made for.
+#[derive(Debug)]
+pub struct XdpNetwork {
+    endpoints: Vec<Endpoint>,
+    ports: Vec<Member>,
+    kernel: SocketNetwork,
+    rota: Rota,
+    netlink: Netlink,
+    watch: Watch,
+    members: Members,
+    /// Where AF_XDP cannot be had, a socket is refused rather than left to the kernel.
+    strict: bool,
+    until_look: u32,
+    until_listen: u32,
+    /// Groups that are sent to past the kernel, with the members that this host had then.
+    unheard: Vec<(u32, IpAddr, u32)>,
+    polled: Vec<libc::pollfd>,
+}
+
+impl XdpNetwork {
+    /// A network without sockets. A socket for which AF_XDP cannot be had is refused, unless it is
+    /// bound to no interface in particular.
+    ///
+    /// # Errors
+    /// [`NetError::Unavailable`] if the kernel's tables cannot be read.
+    pub fn new() -> Result<Self, NetError> {
+        Self::open(true)
+    }
+
+    /// The same, but a socket for which AF_XDP cannot be had is left to the kernel, with a note
+    /// that says why.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn lenient() -> Result<Self, NetError> {
+        Self::open(false)
+    }
+
+    fn open(strict: bool) -> Result<Self, NetError> {
+        Ok(Self {
+            endpoints: Vec::new(),
+            ports: Vec::new(),
+            kernel: SocketNetwork::new(),
+            rota: Rota::default(),
+            netlink: Netlink::open()?,
+            watch: Watch::open()?,
+            members: Members::open(),
+            strict,
+            until_look: LOOK_AROUND,
+            until_listen: LISTEN_AROUND,
+            unheard: Vec::new(),
+            polled: Vec::new(),
+        })
+    }
+
+    /// Which interfaces are used how, what is left to the kernel and why, and settings that the
+    /// kernel refused or cut.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        self.kernel.notes()
+    }
+
+    /// Whether datagrams to and from a socket pass the kernel by, as things are now.
+    ///
+    /// # Panics
+    /// If there is no such socket.
+    #[must_use]
+    pub fn is_steered(&self, socket: usize) -> bool {
+        !self.endpoints[socket].steered.is_empty()
+    }
+
+    /// Where a socket's packets come in and leave: the device that the kernel has for it, and the
+    /// interface below. `None`: no one in particular.
+    fn device(&self, options: &SocketOptions) -> Result<Option<u32>, String> {
+        let said = |error: NetError| error.to_string();
+        if let Some(interface) = &options.interface {
+            return open::interface_index(interface).map(Some).map_err(said);
+        }
+        let own = options.bind.ip();
+        let far = options.join.or(options.connect.map(|peer| peer.ip()));
+        let device = if own.is_unspecified() || own.is_multicast() {
+            let Some(far) = far.or(Some(own).filter(IpAddr::is_multicast)) else {
+                return Ok(None);
+            };
+            self.netlink.route(far, None).map_err(said)?.map(|route| route.interface)
+        } else {
+            let all = self.netlink.addresses().map_err(said)?;
+            all.iter().find(|(_, ip)| *ip == own).map(|&(index, _)| index)
+        };
+        let device = device.ok_or("no interface leads there")?;
+        if self.netlink.link(device).map_err(said)?.loopback {
+            return Err("the loopback interface is left to the kernel, unless it is named".into());
+        }
+        Ok(Some(device))
+    }
+
+    /// The same with the port, which is opened if the network does not use it yet.
+    fn place(&mut self, options: &SocketOptions) -> Result<Option<Place>, String> {
+        let Some(device) = self.device(options)? else { return Ok(None) };
+        let link = self.netlink.link(device).map_err(|error| error.to_string())?;
+        let (vlan, interface) = link.vlan.unwrap_or((0, device));
+        let known = self.ports.iter().position(|member| member.port.index() == interface);
+        let port = match known {
+            Some(port) => port,
+            None => {
+                let port = Port::open(&self.netlink, interface, options.xdp_mode)?;
+                let mut member = port.join()?;
+                if let Some(us) = options.busy_poll_us {
+                    member.poll_busily(us);
+                }
+                self.kernel.note(format!("AF_XDP on {port}"));
+                self.ports.push(member);
+                self.ports.len() - 1
+            }
+        };
+        Ok(Some(Place { device, vlan, port }))
+    }
+
+    /// Opens the kernel's socket. One that receives a group takes the port for itself, where it
+    /// can: another would get nothing of what is steered, and shall rather be told. Returns whether
+    /// packets may be steered.
+    fn open_kernel(
+        &mut self,
+        options: &SocketOptions,
+        place: Option<Place>,
+    ) -> Result<(usize, bool), NetError> {
+        let shares = options.reuse || options.reuse_port;
+        let Some(place) = place.filter(|_| shares && options.join.is_some()) else {
+            return self.kernel.add(options).map(|socket| (socket, true));
+        };
+        let pair = Pair {
+            address: options.bind.ip(),
+            port: options.bind.port(),
+            vlan: place.vlan,
+        };
+        if self.ports[place.port].is_claimed_elsewhere(&pair) {
+            return self.kernel.add(options).map(|socket| (socket, true));
+        }
+        let alone = options.clone().reuse(false).reuse_port(false);
+        match self.kernel.add(&alone) {
+            Err(NetError::PortInUse { address }) => {
+                let socket = self.kernel.add(options)?;
+                self.kernel.note(format!(
+                    "socket {socket}: others on this host use {address} too: its datagrams come \
+                     through the kernel, which gives each a copy"
+                ));
+                Ok((socket, false))
+            }
+            result => result.map(|socket| (socket, true)),
+        }
+    }
+
+    /// Steers what is bound to an interface, and what is bound to none, to all ports.
+    fn steer_all(&mut self) -> Result<(), NetError> {
+        let addresses = self.netlink.addresses()?;
+        for socket in 0..self.endpoints.len() {
+            for port in 0..self.ports.len() {
+                self.steer(socket, port, &addresses)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn steer(
+        &mut self,
+        socket: usize,
+        port: usize,
+        addresses: &[(u32, IpAddr)],
+    ) -> Result<(), NetError> {
+        let (endpoint, member) = (&mut self.endpoints[socket], &self.ports[port]);
+        let (device, vlan) = match endpoint.place {
+            Some(place) if place.port == port => (place.device, place.vlan),
+            Some(_) => return Ok(()),
+            // Only what names the loopback interface is taken from it.
+            None if member.port.is_loopback() => return Ok(()),
+            None => (member.port.index(), 0),
+        };
+        let own = endpoint.local.ip();
+        let same = |ip: &&IpAddr| ip.is_ipv4() == own.is_ipv4();
+        let wanted: Vec<IpAddr> = if own.is_unspecified() {
+            let here = addresses.iter().filter(|(index, _)| *index == device);
+            here.map(|(_, ip)| ip).chain(&endpoint.group).filter(same).copied().collect()
+        } else {
+            vec![own]
+        };
+        for address in wanted {
+            if endpoint.steered.contains(&(port, address)) {
+                continue;
+            }
+            let pair = Pair { address, port: endpoint.local.port(), vlan };
+            let claimed = member.claim(pair, self.kernel.descriptor(socket))?;
+            endpoint.steered.push((port, address));
+            if claimed == Claimed::Contested {
+                self.rota.set_always(socket, true);
+                self.kernel.note(format!(
+                    "socket {socket}: another network of this process takes {address} port {} \
+                     too: both get it through the kernel",
+                    pair.port
+                ));
+            } else {
+                self.rota.set_always(socket, false);
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks, once in a while, whether the tables have changed that paths depend on.
+    #[inline]
+    fn look_around(&mut self) {
+        self.until_look -= 1;
+        if self.until_look == 0 {
+            self.look();
+        }
+    }
+
+    #[cold]
+    fn look(&mut self) {
+        self.until_look = LOOK_AROUND;
+        let changed = self.watch.changed();
+        self.until_listen -= 1;
+        if self.until_listen == 0 {
+            self.until_listen = LISTEN_AROUND;
+            if !changed && !self.is_heard() {
+                return;
+            }
+        } else if !changed {
+            return;
+        }
+        self.forget_paths();
+        // An interface that is gone has nothing to steer; what is there stays as it was.
+        let _ = self.steer_all();
+    }
+
+    fn forget_paths(&mut self) {
+        self.unheard.clear();
+        self.endpoints.iter_mut().for_each(Endpoint::forget_paths);
+    }
+
+    /// Whether somebody on this host has joined a group that is sent to past the kernel.
+    fn is_heard(&self) -> bool {
+        let more = |&(device, group, count): &(u32, IpAddr, u32)| {
+            self.members.count(device, group) > count
+        };
+        self.unheard.iter().any(more)
+    }
+
+    /// Finds the path to a destination anew.
+    #[cold]
+    fn find(&mut self, socket: usize, to: SocketAddr) -> Result<(), NetError> {
+        let mut origin = self.endpoints[socket].origin;
+        if to.ip().is_multicast() {
+            let joined = |endpoint: &&Endpoint| endpoint.group == Some(to.ip());
+            origin.own_memberships = self.endpoints.iter().filter(joined).count() as u32;
+        }
+        let path = path::find(&self.netlink, &self.members, &origin, to)?;
+        if let Path::Port { device, .. } = path
+            && to.ip().is_multicast()
+            && origin.multicast_loopback
+        {
+            self.unheard.push((device, to.ip(), origin.own_memberships));
+        }
+        self.endpoints[socket].keep(to, path);
+        Ok(())
+    }
+
+    /// Sends runs past the kernel, if all fit; `None` if not.
+    #[inline]
+    fn send_frames(
+        &mut self,
+        socket: usize,
+        to: SocketAddr,
+        runs: &[Run<'_>],
+    ) -> Option<Result<usize, NetError>> {
+        let endpoint = &mut self.endpoints[socket];
+        let path = endpoint.path(to)?;
+        let Path::Port { interface, header, payload_bytes_max, .. } = path else { return None };
+        let fits = |run: &Run<'_>| run.piece_bytes() <= *payload_bytes_max;
+        let member = self.ports.iter_mut().find(|member| member.port.index() == *interface)?;
+        let tap = member.taps.first_mut()?;
+        if !runs.iter().all(fits) {
+            return None;
+        }
+        let (mut taken, mut sent) = (0, SocketStatistics::default());
+        for run in runs {
+            let segments = run.segments();
+            if !tap.reserve(segments, &mut sent.system_calls) {
+                break;
+            }
+            run.pieces().for_each(|piece| tap.put(|frame| header.write(piece, frame)));
+            taken += 1;
+            sent.datagrams_out += segments as u64;
+            sent.bytes_out += run.bytes.len() as u64;
+        }
+        let kicked = tap.kick(&mut sent.system_calls);
+        let (lost, refused) = match kicked {
+            Ok(lost) => (lost, None),
+            Err(errno) => (tap.withdraw(), Some(errno)),
+        };
+        if lost > 0 {
+            let each = sent.bytes_out / sent.datagrams_out.max(1);
+            let lost = lost.min(sent.datagrams_out);
+            sent.datagrams_out -= lost;
+            sent.bytes_out -= lost * each;
+            sent.send_failures = lost;
+        }
+        endpoint.count(&sent);
+        if let Some(errno) = refused {
+            endpoint.forget_paths();
+            if !errno.is_loss() && errno.0 != libc::ENXIO {
+                return Some(Err(NetError::refused(format!("send to {to} by AF_XDP"), errno.0)));
+            }
+        }
+        Some(Ok(taken))
+    }
+}
+
+impl Datagrams for XdpNetwork {
+    fn add(&mut self, options: &SocketOptions) -> Result<usize, NetError> {
+        let number = self.endpoints.len();
+        let place = match self.place(options) {
+            Ok(place) => place,
+            Err(reason) if self.strict => {
+                return Err(NetError::Unavailable { backend: "AF_XDP", reason });
+            }
+            Err(reason) => {
+                self.kernel.note(format!("socket {number}: AF_XDP: {reason}: it is left to the kernel"));
+                None
+            }
+        };
+        let (socket, steers) = self.open_kernel(options, place)?;
+        let (local, interface) = (self.kernel.local_address(socket), place.map(|at| at.device));
+        // What was refused a place is left alone by those that others have.
+        let left = place.is_none() && self.device(options).is_ok_and(|device| device.is_some());
+        self.endpoints.push(Endpoint::new(options, local, place, interface));
+        self.rota.add(true);
+        if steers && !left {
+            self.steer_all()?;
+        }
+        Ok(socket)
+    }
+
+    #[inline]
+    fn receive(
+        &mut self,
+        wanted: SocketSet,
+        limit: usize,
+        mut handler: impl FnMut(Datagram<'_>),
+    ) -> Result<usize, NetError> {
+        self.look_around();
+        let mut got = 0;
+        let Self { ports, endpoints, .. } = self;
+        for (port, member) in ports.iter_mut().enumerate() {
+            let device = member.port.index();
+            for tap in &mut member.taps {
+                tap.receive(limit.saturating_sub(got), |frame| {
+                    // What is malformed is none of anybody's: it was damaged on its way.
+                    if let Ok(packet) = frame::parse(frame) {
+                        got += hand_over(endpoints, port, device, &packet, &mut handler);
+                    }
+                });
+            }
+            if got == 0 {
+                member.nothing_came();
+            }
+        }
+        let due = self.rota.due() & wanted.among(self.endpoints.len());
+        if due != 0 && got < limit {
+            let mut brought = 0;
+            let result = self.kernel.receive(SocketSet(due), limit - got, |datagram| {
+                brought |= 1 << datagram.socket;
+                handler(datagram);
+            });
+            self.rota.looked(brought);
+            got += result?;
+        }
+        Ok(got)
+    }
+
+    #[inline]
+    fn send(
+        &mut self,
+        socket: usize,
+        to: Option<SocketAddr>,
+        runs: &[Run<'_>],
+    ) -> Result<usize, NetError> {
+        self.look_around();
+        let endpoint = &self.endpoints[socket];
+        if let Some(far) = to.or(endpoint.peer)
+            && !self.ports.is_empty()
+            && far.is_ipv4() == endpoint.local.is_ipv4()
+        {
+            if endpoint.path(far).is_none() {
+                self.find(socket, far)?;
+            }
+            if let Some(result) = self.send_frames(socket, far, runs) {
+                return result;
+            }
+        }
+        self.kernel.send(socket, to, runs)
+    }
+
+    fn wait(&mut self, timeout: Duration) -> Result<(), NetError> {
+        self.polled.clear();
+        let kernel = (0..self.endpoints.len()).map(|socket| self.kernel.descriptor(socket));
+        let taps = self.ports.iter().flat_map(|member| &member.taps).map(|tap| tap.socket());
+        let all = kernel.chain(taps).map(|one| sys::interest(one.raw(), libc::POLLIN));
+        self.polled.extend(all);
+        sys::wait(&mut self.polled, timeout)
+    }
+
+    fn local_address(&self, socket: usize) -> SocketAddr {
+        self.kernel.local_address(socket)
+    }
+
+    fn statistics(&self, socket: usize) -> SocketStatistics {
+        let (kernel, own) = (self.kernel.statistics(socket), self.endpoints[socket].counted);
+        let first = |port: usize| {
+            let at = |endpoint: &Endpoint| endpoint.steered.iter().any(|(at, _)| *at == port);
+            self.endpoints.iter().position(at) == Some(socket)
+        };
+        let mine = self.ports.iter().enumerate().filter(|(port, _)| first(*port));
+        let drops = mine.flat_map(|(_, member)| &member.taps).map(|tap| tap.drops());
+        SocketStatistics {
+            datagrams_in: kernel.datagrams_in + own.datagrams_in,
+            bytes_in: kernel.bytes_in + own.bytes_in,
+            datagrams_out: kernel.datagrams_out + own.datagrams_out,
+            bytes_out: kernel.bytes_out + own.bytes_out,
+            kernel_drops: kernel.kernel_drops + drops.sum::<u64>(),
+            send_failures: kernel.send_failures + own.send_failures,
+            system_calls: kernel.system_calls + own.system_calls,
+            ..kernel
+        }
+    }
+}
+
+/// Hands a packet to whom it is for: of multicast to each, of unicast to the one that is connected
+/// to its sender, or else to the first that takes it from anybody. Returns how many that were.
+#[inline]
+fn hand_over(
+    endpoints: &mut [Endpoint],
+    port: usize,
+    device: u32,
+    packet: &frame::Packet<'_>,
+    handler: &mut impl FnMut(Datagram<'_>),
+) -> usize {
+    let mut source = packet.source;
+    if let SocketAddr::V6(v6) = &mut source
+        && needs_scope(v6.ip())
+    {
+        v6.set_scope_id(device);
+    }
+    let mut give = |socket: usize, endpoint: &mut Endpoint| {
+        endpoint.counted.datagrams_in += 1;
+        endpoint.counted.bytes_in += packet.payload.len() as u64;
+        handler(Datagram { socket, source, bytes: packet.payload });
+    };
+    let mut count = 0;
+    if packet.destination.ip().is_multicast() {
+        for (socket, endpoint) in endpoints.iter_mut().enumerate() {
+            if endpoint.takes(port, packet) {
+                give(socket, endpoint);
+                count += 1;
+            }
+        }
+        return count;
+    }
+    let mut best = None;
+    for (socket, endpoint) in endpoints.iter().enumerate() {
+        if endpoint.takes(port, packet) && (best.is_none() || endpoint.peer.is_some()) {
+            best = Some(socket);
+        }
+    }
+    if let Some(socket) = best {
+        give(socket, &mut endpoints[socket]);
+        count = 1;
+    }
+    count
+}

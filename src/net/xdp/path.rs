@@ -18,7 +18,9 @@ const HEADERS: [usize; 2] = [28, 48];
 pub(super) enum Path {
     /// Out of an interface, with this before each, if it is no longer than that.
     Port {
-        /// The interface itself: that below a VLAN's.
+        /// The device that the kernel has for the route, and the interface itself: that below
+        /// a VLAN's.
+        device: u32,
         interface: u32,
         header: Header,
         payload_bytes_max: usize,
@@ -66,7 +68,7 @@ pub(super) fn find(
         None => HOPS,
     };
     let heard_here = origin.multicast_loopback
-        && members.count(&outer.name, to.ip()) > origin.own_memberships;
+        && members.count(outer.index, to.ip()) > origin.own_memberships;
     if to.ip().is_multicast() && (hops == 0 || heard_here && !outer.loopback) {
         return Ok(Path::Kernel);
     }
@@ -91,7 +93,7 @@ pub(super) fn find(
     let payload_bytes_max = mtu
         .saturating_sub(HEADERS[usize::from(to.is_ipv6())])
         .min(FRAME_BYTES - header.len());
-    Ok(Path::Port { interface: inner.index, header, payload_bytes_max })
+    Ok(Path::Port { device: outer.index, interface: inner.index, header, payload_bytes_max })
 }
 
 fn neighbour(

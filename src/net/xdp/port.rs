@@ -25,6 +25,12 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// How often attaching is tried when others attach and detach at the same moment.
 const RACES_MAX: usize = 16;
 
+/// Socket options of 5.11 and later (`asm-generic/socket.h`).
+const SO_PREFER_BUSY_POLL: i32 = 69;
+const SO_BUSY_POLL_BUDGET: i32 = 70;
+/// Packets that the driver handles in one poll of ours.
+const BUSY_POLL_BUDGET: i32 = 64;
+
 /// All ports of this process that somebody uses.
 static PORTS: Mutex<Vec<Weak<Port>>> = Mutex::new(Vec::new());
 
@@ -118,7 +124,7 @@ impl Port {
             let link = netlink.link(index).map_err(|error| error.to_string())?;
             match Steering::attach(index, link.program, mode, PACKET_BYTES_MAX as u32) {
                 Ok(steering) => break (link, steering),
-                Err(SteerError::Raced) if races < RACES_MAX => races += 1,
+                Err(SteerError::Raced { .. }) if races < RACES_MAX => races += 1,
                 Err(error) => return Err(error.to_string()),
             }
         };
@@ -193,7 +199,7 @@ impl Port {
             state.networks |= 1 << number;
             number
         };
-        let mut member = Member { taps: Vec::new(), port: Arc::clone(self), number };
+        let mut member = Member { taps: Vec::new(), port: Arc::clone(self), number, polls_busily: false };
         for queue in &self.queues {
             let tap = Tap::open(queue).map_err(refusal)?;
             let slot = slot(queue.number(), number);
@@ -234,9 +240,41 @@ pub(super) struct Member {
     pub(super) taps: Vec<Tap>,
     pub(super) port: Arc<Port>,
     number: u32,
+    /// Whether the driver is polled by us.
+    polls_busily: bool,
 }
 
 impl Member {
+    /// Asks the driver to be polled by us, up to `us` microseconds at a time, and to raise no
+    /// interrupts meanwhile.
+    pub(super) fn poll_busily(&mut self, us: u32) {
+        let us = i32::try_from(us).unwrap_or(i32::MAX);
+        let options = [
+            (SO_PREFER_BUSY_POLL, 1),
+            (libc::SO_BUSY_POLL, us),
+            (SO_BUSY_POLL_BUDGET, BUSY_POLL_BUDGET),
+        ];
+        // Where the driver cannot, it raises interrupts as ever.
+        self.polls_busily = self.port.steering.mode() == Mode::Driver
+            && self.taps.iter().all(|tap| {
+                let set = |&(name, value): &(i32, i32)| {
+                    tap.socket().set_int(libc::SOL_SOCKET, name, value).is_ok()
+                };
+                options.iter().all(set)
+            });
+    }
+
+    /// Tells the driver what it waits for, where it waits: after a poll that found nothing.
+    #[inline]
+    pub(super) fn nothing_came(&self) {
+        for tap in &self.taps {
+            if self.polls_busily || tap.is_stalled() {
+                // It says by packets whether it did anything.
+                let _ = tap.socket().prod();
+            }
+        }
+    }
+
     /// Wants the packets of a pair, which `socket` is bound to.
     pub(super) fn claim(&self, pair: Pair, socket: &Descriptor) -> Result<Claimed, NetError> {
         let refused = |Errno(errno)| NetError::refused("share a socket", errno);

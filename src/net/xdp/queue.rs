@@ -105,15 +105,6 @@ fn address(flags: u16, interface: u32, queue: u16, shared: i32) -> [u8; 16] {
     bytes
 }
 
-/// What the kernel counted at one tap.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Drops {
-    /// Packets that found no room: no frame, no place in the ring, too long.
-    pub(super) received: u64,
-    /// Packets that were not sent for being described wrongly.
-    pub(super) malformed: u64,
-}
-
 /// A network's own socket on a queue.
 #[derive(Debug)]
 pub(super) struct Tap {
@@ -186,25 +177,57 @@ impl Tap {
         self.queue.zero_copy && self.queue.pool().fill.needs_wakeup()
     }
 
-    /// Puts a packet that `write` writes and tells the length of. False: there is no room now.
+    /// Whether `count` packets find room, for which the kernel is given a chance to make some.
+    /// `calls` is raised by the system calls that it took.
     #[inline]
-    pub(super) fn put(&mut self, write: impl FnOnce(&mut [u8]) -> usize) -> bool {
-        if !self.transmit.has_room() {
-            return false;
-        }
-        let Some(mut frame) = self.idle.pop().or_else(|| self.more()) else { return false };
-        let len = write(self.queue.umem.bytes_mut(&mut frame));
-        self.transmit.put(frame, len);
-        true
+    pub(super) fn reserve(&mut self, count: usize, calls: &mut u64) -> bool {
+        self.has_room(count)
+            || self.more(count)
+            || self.kick(calls).is_ok() && (self.has_room(count) || self.more(count))
+    }
+
+    #[inline]
+    fn has_room(&mut self, count: usize) -> bool {
+        self.idle.len() >= count && self.transmit.has_room(count)
     }
 
     #[cold]
-    fn more(&mut self) -> Option<Frame> {
-        let pool = &mut *self.queue.pool();
-        pool.completion.reap(&mut pool.idle);
-        let from = pool.idle.len().saturating_sub(BATCH);
-        self.idle.extend(pool.idle.drain(from..));
-        self.idle.pop()
+    fn more(&mut self, count: usize) -> bool {
+        {
+            let pool = &mut *self.queue.pool();
+            pool.completion.reap(&mut pool.idle);
+            let lacking = count.saturating_sub(self.idle.len()).next_multiple_of(BATCH);
+            let from = pool.idle.len().saturating_sub(lacking);
+            self.idle.extend(pool.idle.drain(from..));
+        }
+        self.has_room(count)
+    }
+
+    /// Puts a packet that `write` writes and tells the length of.
+    ///
+    /// # Panics
+    /// If there is no room that was [reserved](Self::reserve).
+    #[inline]
+    pub(super) fn put(&mut self, write: impl FnOnce(&mut [u8]) -> usize) {
+        let mut frame = self.idle.pop().expect("the caller reserved it");
+        let len = write(self.queue.umem.bytes_mut(&mut frame));
+        self.transmit.put(frame, len);
+    }
+
+    /// Takes back what was put and cannot be sent, so that it is not sent when that is long past.
+    /// Returns how many packets that were.
+    #[cold]
+    pub(super) fn withdraw(&mut self) -> u64 {
+        let mut count = 0;
+        // A device that takes packets by itself may be about to.
+        while !self.queue.zero_copy
+            && let Some(frame) = self.transmit.recall()
+        {
+            self.idle.push(frame);
+            count += 1;
+        }
+        self.transmit.publish();
+        count
     }
 
     /// Has the kernel send what was put; returns how many packets were lost on the way. `calls` is
@@ -235,13 +258,9 @@ impl Tap {
         Ok(lost)
     }
 
-    /// What was put and the kernel has not taken.
-    pub(super) fn waiting(&mut self) -> u64 {
-        self.transmit.waiting().into()
-    }
-
-    /// Asks the kernel: not for the hot path.
-    pub(super) fn drops(&self) -> Drops {
+    /// Packets that found no room: no frame, or no place in the ring. Asks the kernel: not for the
+    /// hot path.
+    pub(super) fn drops(&self) -> u64 {
         // `struct xdp_statistics`: dropped, invalid to receive, invalid to send, ring full, no
         // frame, nothing to send; the first three only in old kernels.
         let mut report = [0; 6 * 8];
@@ -251,7 +270,7 @@ impl Tap {
             let bytes = report[field * 8..(field + 1) * 8].try_into().unwrap_or_default();
             if known { u64::from_ne_bytes(bytes) } else { 0 }
         };
-        Drops { received: count(0) + count(3) + count(4), malformed: count(2) }
+        count(0) + count(3) + count(4)
     }
 }
 

@@ -43,7 +43,7 @@ impl Kind {
 }
 
 /// A packet in a frame: `struct xdp_desc`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C)]
 struct Packet {
     address: u64,
@@ -127,14 +127,19 @@ impl<T: Copy> Producer<T> {
         Ok(Self { ring: Ring::open(socket, kind, count)?, next: 0, taken: 0 })
     }
 
-    /// Whether one more fits.
+    /// Whether `count` more fit.
     #[inline]
-    pub(super) fn has_room(&mut self) -> bool {
-        if self.next.wrapping_sub(self.taken) <= self.ring.mask {
+    pub(super) fn has_room(&mut self, count: usize) -> bool {
+        if self.room() >= count {
             return true;
         }
         self.taken = self.ring.word(self.ring.consumer).load(Ordering::Acquire);
-        self.next.wrapping_sub(self.taken) <= self.ring.mask
+        self.room() >= count
+    }
+
+    #[inline]
+    fn room(&self) -> usize {
+        self.ring.mask as usize + 1 - self.next.wrapping_sub(self.taken) as usize
     }
 
     #[inline]
@@ -211,7 +216,7 @@ impl Fill {
 
     /// Gives frames; those that find no room stay.
     pub(super) fn give(&mut self, frames: &mut Vec<Frame>) {
-        while self.0.has_room() {
+        while self.0.has_room(1) {
             let Some(frame) = frames.pop() else { break };
             self.0.put(frame.address());
         }
@@ -275,9 +280,10 @@ impl Transmit {
         Producer::open(socket, Kind::Transmit, count).map(Self)
     }
 
+    /// Whether `count` more fit.
     #[inline]
-    pub(super) fn has_room(&mut self) -> bool {
-        self.0.has_room()
+    pub(super) fn has_room(&mut self, count: usize) -> bool {
+        self.0.has_room(count)
     }
 
     /// Puts the first `len` bytes of a frame. The caller asked for room.

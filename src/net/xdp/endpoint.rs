@@ -1,0 +1,129 @@
+//! One socket as AF_XDP sees it: which packets are its own, and the ways to where it sends.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::super::SocketStatistics;
+use super::super::options::SocketOptions;
+use super::frame::Packet;
+use super::path::{Origin, Path};
+
+/// Destinations of one socket whose paths are kept.
+const PATHS_MAX: usize = 64;
+
+/// Where a socket's packets come in and leave.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// The interface as the kernel's routes have it: a VLAN's own if it has one.
+    pub(super) device: u32,
+    /// 0 is none.
+    pub(super) vlan: u16,
+    /// Which of the network's ports that is.
+    pub(super) port: usize,
+}
+
+/// A socket. See the [module](self).
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    pub(super) local: SocketAddr,
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) group: Option<IpAddr>,
+    /// The only host to take from in the group.
+    source: Option<IpAddr>,
+    /// `None`: all ports of the network, or none.
+    pub(super) place: Option<Place>,
+    /// Addresses of packets that are steered here, to those that it is bound to.
+    pub(super) steered: Vec<(usize, IpAddr)>,
+    pub(super) origin: Origin,
+    pub(super) counted: SocketStatistics,
+    paths: Vec<(SocketAddr, Path)>,
+    oldest: usize,
+}
+
+impl Endpoint {
+    pub(super) fn new(
+        options: &SocketOptions,
+        local: SocketAddr,
+        place: Option<Place>,
+        interface: Option<u32>,
+    ) -> Self {
+        Self {
+            local,
+            peer: options.connect,
+            group: options.join.or(Some(local.ip()).filter(IpAddr::is_multicast)),
+            source: options.source,
+            place,
+            steered: Vec::new(),
+            origin: Origin {
+                local,
+                interface,
+                hops: options.ttl,
+                dscp: options.dscp.unwrap_or(0),
+                multicast_loopback: options.multicast_loopback,
+                own_memberships: 0,
+            },
+            counted: SocketStatistics::default(),
+            paths: Vec::new(),
+            oldest: 0,
+        }
+    }
+
+    /// Whether a packet to this address and port would be this socket's.
+    #[inline]
+    fn is_bound_to(&self, destination: SocketAddr) -> bool {
+        if self.local.port() != destination.port() {
+            return false;
+        }
+        let (own, ip) = (self.local.ip(), destination.ip());
+        if ip.is_multicast() {
+            self.group == Some(ip) && (own == ip || own.is_unspecified())
+        } else {
+            own == ip || own.is_unspecified() && own.is_ipv4() == ip.is_ipv4()
+        }
+    }
+
+    /// Whether a packet that came in at one of the network's ports is for this socket.
+    #[inline]
+    pub(super) fn takes(&self, port: usize, packet: &Packet<'_>) -> bool {
+        let vlan = packet.vlan.unwrap_or(0);
+        self.is_bound_to(packet.destination)
+            && self.place.is_none_or(|place| (place.port, place.vlan) == (port, vlan))
+            && self.peer.is_none_or(|peer| same(peer, packet.source))
+            && (self.source.is_none_or(|source| source == packet.source.ip())
+                || !packet.destination.ip().is_multicast())
+    }
+
+    /// Adds what was sent.
+    #[inline]
+    pub(super) fn count(&mut self, sent: &SocketStatistics) {
+        self.counted.datagrams_out += sent.datagrams_out;
+        self.counted.bytes_out += sent.bytes_out;
+        self.counted.send_failures += sent.send_failures;
+        self.counted.system_calls += sent.system_calls;
+    }
+
+    /// The path to a destination, if it is known.
+    #[inline]
+    pub(super) fn path(&self, to: SocketAddr) -> Option<&Path> {
+        self.paths.iter().find(|(known, _)| *known == to).map(|(_, path)| path)
+    }
+
+    /// Keeps a path, in place of the oldest if there are too many.
+    pub(super) fn keep(&mut self, to: SocketAddr, path: Path) {
+        if self.paths.len() < PATHS_MAX {
+            self.paths.push((to, path));
+        } else {
+            self.paths[self.oldest] = (to, path);
+            self.oldest = (self.oldest + 1) % PATHS_MAX;
+        }
+    }
+
+    pub(super) fn forget_paths(&mut self) {
+        self.paths.clear();
+        self.oldest = 0;
+    }
+}
+
+/// The same host and port; scopes are ours and not the packet's.
+fn same(one: SocketAddr, other: SocketAddr) -> bool {
+    (one.ip(), one.port()) == (other.ip(), other.port())
+}
