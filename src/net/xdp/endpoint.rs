@@ -33,6 +33,8 @@ pub(super) struct Endpoint {
     pub(super) place: Option<Place>,
     /// Addresses of packets that are steered here, to those that it is bound to.
     pub(super) steered: Vec<(usize, IpAddr)>,
+    /// Whether another network of the process takes some of that too.
+    pub(super) contested: bool,
     pub(super) origin: Origin,
     pub(super) counted: SocketStatistics,
     paths: Vec<(SocketAddr, Path)>,
@@ -53,6 +55,7 @@ impl Endpoint {
             source: options.source,
             place,
             steered: Vec::new(),
+            contested: false,
             origin: Origin {
                 local,
                 interface,

@@ -249,21 +249,20 @@ impl XdpNetwork {
             vec![own]
         };
         for address in wanted {
-            if endpoint.steered.contains(&(port, address)) {
+            if endpoint.steered.iter().any(|known| *known == (port, address)) {
                 continue;
             }
             let pair = Pair { address, port: endpoint.local.port(), vlan };
             let claimed = member.claim(pair, self.kernel.descriptor(socket))?;
             endpoint.steered.push((port, address));
+            endpoint.contested |= claimed == Claimed::Contested;
+            self.rota.set_always(socket, endpoint.contested);
             if claimed == Claimed::Contested {
-                self.rota.set_always(socket, true);
                 self.kernel.note(format!(
                     "socket {socket}: another network of this process takes {address} port {} \
                      too: both get it through the kernel",
                     pair.port
                 ));
-            } else {
-                self.rota.set_always(socket, false);
             }
         }
         Ok(())
@@ -309,15 +308,17 @@ impl XdpNetwork {
         self.unheard.iter().any(more)
     }
 
-    /// Finds the path to a destination anew.
+    /// Finds the path to a destination anew. What the tables do not tell the kernel will: then it
+    /// is the kernel's.
     #[cold]
-    fn find(&mut self, socket: usize, to: SocketAddr) -> Result<(), NetError> {
+    fn find(&mut self, socket: usize, to: SocketAddr) {
         let mut origin = self.endpoints[socket].origin;
         if to.ip().is_multicast() {
             let joined = |endpoint: &&Endpoint| endpoint.group == Some(to.ip());
             origin.own_memberships = self.endpoints.iter().filter(joined).count() as u32;
         }
-        let path = path::find(&self.netlink, &self.members, &origin, to)?;
+        let found = path::find(&self.netlink, &self.members, &origin, to);
+        let path = found.unwrap_or(Path::Kernel);
         if let Path::Port { device, .. } = path
             && to.ip().is_multicast()
             && origin.multicast_loopback
@@ -325,7 +326,6 @@ impl XdpNetwork {
             self.unheard.push((device, to.ip(), origin.own_memberships));
         }
         self.endpoints[socket].keep(to, path);
-        Ok(())
     }
 
     /// Sends runs past the kernel, if all fit; `None` if not.
@@ -455,7 +455,7 @@ impl Datagrams for XdpNetwork {
             && far.is_ipv4() == endpoint.local.is_ipv4()
         {
             if endpoint.path(far).is_none() {
-                self.find(socket, far)?;
+                self.find(socket, far);
             }
             if let Some(result) = self.send_frames(socket, far, runs) {
                 return result;

@@ -8,6 +8,10 @@
 //! tag, IPv4 without options or fragments, IPv6 with UDP next, the destination. Whether the rest is
 //! right (lengths, checksums) the receiver sees to. A frame that is anything else, or longer than
 //! can be taken, goes on to the kernel untouched, as does one whose pair has no socket.
+//!
+//! And one whose UDP checksum is unfinished, the sum of the pseudo-header alone. That is what a
+//! sender on the same machine leaves for its interface to finish, and a virtual one hands it on as
+//! it is. Such a packet may be many datagrams in one (GSO), which only the kernel can tell apart.
 
 use std::net::IpAddr;
 use std::os::fd::RawFd;
@@ -58,6 +62,7 @@ enum Register {
     R1 = 1,
     R2 = 2,
     R3 = 3,
+    R4 = 4,
     /// Kept in calls: the context, `struct xdp_md`.
     Context = 6,
     /// Kept in calls: where the frame begins; behind a tag, four bytes later.
@@ -67,7 +72,7 @@ enum Register {
     /// The end of the stack; what is on it has negative offsets.
     Stack = 10,
 }
-use Register::{Context, End, Frame, R0, R1, R2, R3, Stack};
+use Register::{Context, End, Frame, R0, R1, R2, R3, R4, Stack};
 
 /// A place to jump to, further on.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -146,6 +151,11 @@ impl Assembler {
         self.emit(0x07 | operation, to as u8, 0, 0, value);
     }
 
+    /// `to = to + from`, in 64 bits.
+    fn add(&mut self, to: Register, from: Register) {
+        self.emit(0x0f | ADD, to as u8, from as u8, 0, 0);
+    }
+
     /// `of` from big-endian 16 bits to the machine's.
     fn native(&mut self, of: Register) {
         self.emit(0xdc, of as u8, 0, 0, 16);
@@ -204,13 +214,19 @@ mod at {
     pub(super) const VERSION: i16 = 14;
     pub(super) const IPV4_FRAGMENT: i16 = 20;
     pub(super) const IPV4_PROTOCOL: i16 = 23;
+    pub(super) const IPV4_SOURCE: i16 = 26;
     pub(super) const IPV4_DESTINATION: i16 = 30;
-    pub(super) const IPV4_PORT: i16 = 36;
+    pub(super) const IPV4_UDP: i16 = 34;
     pub(super) const IPV4_PAYLOAD: i32 = 42;
     pub(super) const IPV6_NEXT_HEADER: i16 = 20;
+    pub(super) const IPV6_SOURCE: i16 = 22;
     pub(super) const IPV6_DESTINATION: i16 = 38;
-    pub(super) const IPV6_PORT: i16 = 56;
+    pub(super) const IPV6_UDP: i16 = 54;
     pub(super) const IPV6_PAYLOAD: i32 = 62;
+    // From where UDP begins.
+    pub(super) const PORT: i16 = 2;
+    pub(super) const LENGTH: i16 = 4;
+    pub(super) const CHECKSUM: i16 = 6;
 }
 
 /// Two bytes of the network's as the machine loads them.
@@ -293,7 +309,7 @@ fn ipv6(a: &mut Assembler) {
         a.load(WORD, R3, Frame, at::IPV6_DESTINATION + word);
         a.store(WORD, Stack, KEY + word, R3);
     }
-    a.load(HALF, R3, Frame, at::IPV6_PORT);
+    finished(a, at::IPV6_SOURCE, 8, at::IPV6_UDP);
 }
 
 /// The same over IPv4, whole and without options.
@@ -313,5 +329,28 @@ fn ipv4(a: &mut Assembler) {
     a.store_value(Stack, KEY + 8, 0xffff_u32.to_be() as i32);
     a.load(WORD, R3, Frame, at::IPV4_DESTINATION);
     a.store(WORD, Stack, KEY + 12, R3);
-    a.load(HALF, R3, Frame, at::IPV4_PORT);
+    finished(a, at::IPV4_SOURCE, 2, at::IPV4_UDP);
+}
+
+/// Goes on, with the port in `R3`, if the UDP checksum is not the sum of the pseudo-header alone:
+/// of `words` of addresses, the protocol and the length. Such sums are the same in either byte
+/// order (RFC 1071).
+fn finished(a: &mut Assembler, addresses: i16, words: i16, udp: i16) {
+    a.compute(MOVE, R4, wire(UDP as u16));
+    for word in 0..words {
+        a.load(WORD, R3, Frame, addresses + 4 * word);
+        a.add(R4, R3);
+    }
+    a.load(HALF, R3, Frame, udp + at::LENGTH);
+    a.add(R4, R3);
+    // 36 bits at most are 21, then 17, then 16 when folded.
+    for _ in 0..3 {
+        a.copy(R3, R4);
+        a.compute(SHIFT_RIGHT, R3, 16);
+        a.compute(AND, R4, 0xffff);
+        a.add(R4, R3);
+    }
+    a.load(HALF, R3, Frame, udp + at::CHECKSUM);
+    a.jump_if_register(EQUAL, R3, R4, Label::Pass);
+    a.load(HALF, R3, Frame, udp + at::PORT);
 }
