@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::super::SocketStatistics;
 use super::super::options::SocketOptions;
 use super::frame::Packet;
+use super::netlink::Change;
 use super::path::{Origin, Path};
 
 /// Destinations of one socket whose paths are kept.
@@ -108,6 +109,11 @@ impl Endpoint {
     #[inline]
     pub(super) fn path(&self, to: SocketAddr) -> Option<&Path> {
         self.paths.iter().find(|(known, _)| *known == to).map(|(_, path)| path)
+    }
+
+    /// Whether a path of its own, or what is steered to it, may be another since a change.
+    pub(super) fn is_affected(&self, change: &Change) -> bool {
+        *change == Change::Other || self.paths.iter().any(|(_, path)| path.may_differ(change))
     }
 
     /// Keeps a path, in place of the oldest if there are too many.

@@ -43,7 +43,7 @@ use std::time::Duration;
 
 use self::endpoint::{Endpoint, Place};
 use self::members::Members;
-use self::netlink::{Netlink, Watch};
+use self::netlink::{Change, Netlink, Watch};
 use self::path::Path;
 use self::port::{Claimed, Member, Port};
 use self::rota::Rota;
@@ -280,7 +280,9 @@ impl XdpNetwork {
     #[cold]
     fn look(&mut self) {
         self.until_look = LOOK_AROUND;
-        let changed = self.watch.changed();
+        let endpoints = &self.endpoints;
+        let differs = |change: &Change| endpoints.iter().any(|one| one.is_affected(change));
+        let changed = self.watch.changed(differs);
         self.until_listen -= 1;
         if self.until_listen == 0 {
             self.until_listen = LISTEN_AROUND;
@@ -318,12 +320,12 @@ impl XdpNetwork {
             origin.own_memberships = self.endpoints.iter().filter(joined).count() as u32;
         }
         let found = path::find(&self.netlink, &self.members, &origin, to);
-        let path = found.unwrap_or(Path::Kernel);
-        if let Path::Port { device, .. } = path
+        let path = found.unwrap_or(Path::KERNEL);
+        if let Some(way) = &path.way
             && to.ip().is_multicast()
             && origin.multicast_loopback
         {
-            self.unheard.push((device, to.ip(), origin.own_memberships));
+            self.unheard.push((way.device, to.ip(), origin.own_memberships));
         }
         self.endpoints[socket].keep(to, path);
     }
@@ -337,10 +339,9 @@ impl XdpNetwork {
         runs: &[Run<'_>],
     ) -> Option<Result<usize, NetError>> {
         let endpoint = &mut self.endpoints[socket];
-        let path = endpoint.path(to)?;
-        let Path::Port { interface, header, payload_bytes_max, .. } = path else { return None };
-        let fits = |run: &Run<'_>| run.piece_bytes() <= *payload_bytes_max;
-        let member = self.ports.iter_mut().find(|member| member.port.index() == *interface)?;
+        let way = endpoint.path(to)?.way.as_ref()?;
+        let fits = |run: &Run<'_>| run.piece_bytes() <= way.payload_bytes_max;
+        let member = self.ports.iter_mut().find(|member| member.port.index() == way.interface)?;
         let tap = member.taps.first_mut()?;
         if !runs.iter().all(fits) {
             return None;
@@ -351,7 +352,7 @@ impl XdpNetwork {
             if !tap.reserve(segments, &mut sent.system_calls) {
                 break;
             }
-            run.pieces().for_each(|piece| tap.put(|frame| header.write(piece, frame)));
+            run.pieces().for_each(|piece| tap.put(|frame| way.header.write(piece, frame)));
             taken += 1;
             sent.datagrams_out += segments as u64;
             sent.bytes_out += run.bytes.len() as u64;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::super::error::NetError;
 use super::frame::{Ends, Header, Mac, group_mac};
 use super::members::Members;
-use super::netlink::{Link, Netlink, RouteKind};
+use super::netlink::{Change, Link, Netlink, RouteKind};
 use super::umem::FRAME_BYTES;
 
 /// Hops of a unicast datagram that is asked for none.
@@ -15,18 +15,46 @@ const HEADERS: [usize; 2] = [28, 48];
 
 /// Where datagrams of one socket to one destination go.
 #[derive(Clone, Debug)]
-pub(super) enum Path {
-    /// Out of an interface, with this before each, if it is no longer than that.
-    Port {
-        /// The device that the kernel has for the route, and the interface itself: that below
-        /// a VLAN's.
-        device: u32,
-        interface: u32,
-        header: Header,
-        payload_bytes_max: usize,
-    },
+pub(super) struct Path {
+    /// `None`: through the kernel.
+    pub(super) way: Option<Way>,
+    /// Whom they are handed to first, where that is a host.
+    hop: Option<Hop>,
+}
+
+/// Out of an interface, past the kernel.
+#[derive(Clone, Debug)]
+pub(super) struct Way {
+    /// The device that the kernel has for the route.
+    pub(super) device: u32,
+    /// The interface itself: that below a VLAN's device.
+    pub(super) interface: u32,
+    /// What comes before the payload.
+    pub(super) header: Header,
+    pub(super) payload_bytes_max: usize,
+}
+
+/// A host on the wire of a device, and its address there if that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Hop {
+    device: u32,
+    host: IpAddr,
+    mac: Option<Mac>,
+}
+
+impl Path {
     /// Through the kernel.
-    Kernel,
+    pub(super) const KERNEL: Self = Self { way: None, hop: None };
+
+    /// Whether it may be another one since that change.
+    pub(super) fn may_differ(&self, change: &Change) -> bool {
+        match *change {
+            Change::Neighbour { device, host, mac } => self.hop.is_some_and(|hop| {
+                (hop.device, hop.host) == (device, host) && hop.mac != mac
+            }),
+            Change::Other => true,
+        }
+    }
 }
 
 /// What a path depends on, of the socket.
@@ -50,7 +78,7 @@ pub(super) fn find(
     origin: &Origin,
     to: SocketAddr,
 ) -> Result<Path, NetError> {
-    let Some(route) = netlink.route(to.ip(), origin.interface)? else { return Ok(Path::Kernel) };
+    let Some(route) = netlink.route(to.ip(), origin.interface)? else { return Ok(Path::KERNEL) };
     let outer = netlink.link(route.interface)?;
     let inner = match outer.vlan {
         Some((_, parent)) => netlink.link(parent)?,
@@ -59,57 +87,56 @@ pub(super) fn find(
     // Only who names the loopback interface has its packets taken from the kernel.
     let local = route.kind == RouteKind::Local || outer.loopback;
     if !outer.up || !inner.up || local && origin.interface != Some(outer.index) {
-        return Ok(Path::Kernel);
+        return Ok(Path::KERNEL);
     }
-    let hops = match origin.hops {
-        Some(hops) if to.ip().is_multicast() => hops,
-        Some(hops) => hops.max(1),
-        None if to.ip().is_multicast() => 1,
-        None => HOPS,
-    };
-    let heard_here = origin.multicast_loopback
-        && members.count(outer.index, to.ip()) > origin.own_memberships;
-    if to.ip().is_multicast() && (hops == 0 || heard_here && !outer.loopback) {
-        return Ok(Path::Kernel);
+    let Some(hops) = hops(origin, to.ip()) else { return Ok(Path::KERNEL) };
+    if to.ip().is_multicast() && origin.multicast_loopback && !outer.loopback {
+        let here = members.count(outer.index, to.ip());
+        if here > origin.own_memberships {
+            return Ok(Path::KERNEL);
+        }
     }
-    let Some(destination_mac) = neighbour(netlink, &outer, &route.gateway, &route.kind, to.ip())?
-    else {
-        return Ok(Path::Kernel);
+    let (mac, hop) = match route.kind {
+        _ if outer.loopback => (Some(Mac::default()), None),
+        RouteKind::Multicast => (group_mac(to.ip()), None),
+        RouteKind::Unicast => {
+            let host = route.gateway.unwrap_or(to.ip());
+            let mac = netlink.neighbour(outer.index, host)?;
+            (mac, Some(Hop { device: outer.index, host, mac }))
+        }
+        _ => (None, None),
     };
-    let Some(source) = source(netlink, origin, &outer, route.source)? else {
-        return Ok(Path::Kernel);
-    };
-    let header = Header::new(&Ends {
-        source_mac: inner.mac.unwrap_or_default(),
-        destination_mac,
-        vlan: outer.vlan.map(|(id, _)| id),
-        source,
-        destination: to,
-        hops,
-        dscp: origin.dscp,
+    let source = source(netlink, origin, &outer, route.source)?;
+    let header = mac.zip(source).and_then(|(destination_mac, source)| {
+        Header::new(&Ends {
+            source_mac: inner.mac.unwrap_or_default(),
+            destination_mac,
+            vlan: outer.vlan.map(|(id, _)| id),
+            source,
+            destination: to,
+            hops,
+            dscp: origin.dscp,
+        })
     });
     let mtu = route.mtu.unwrap_or(outer.mtu).min(outer.mtu) as usize;
-    let Some(header) = header else { return Ok(Path::Kernel) };
-    let payload_bytes_max = mtu
-        .saturating_sub(HEADERS[usize::from(to.is_ipv6())])
-        .min(FRAME_BYTES - header.len());
-    Ok(Path::Port { device: outer.index, interface: inner.index, header, payload_bytes_max })
+    let way = header.map(|header| Way {
+        device: outer.index,
+        interface: inner.index,
+        payload_bytes_max: mtu
+            .saturating_sub(HEADERS[usize::from(to.is_ipv6())])
+            .min(FRAME_BYTES - header.len()),
+        header,
+    });
+    Ok(Path { way, hop })
 }
 
-fn neighbour(
-    netlink: &Netlink,
-    link: &Link,
-    gateway: &Option<IpAddr>,
-    kind: &RouteKind,
-    to: IpAddr,
-) -> Result<Option<Mac>, NetError> {
-    if link.loopback {
-        return Ok(Some(Mac::default()));
-    }
-    match kind {
-        RouteKind::Multicast => Ok(group_mac(to)),
-        RouteKind::Unicast => netlink.neighbour(link.index, gateway.unwrap_or(to)),
-        _ => Ok(None),
+/// Hops that a datagram may take; `None`: it is not to leave this host.
+fn hops(origin: &Origin, to: IpAddr) -> Option<u8> {
+    match origin.hops {
+        Some(0) if to.is_multicast() => None,
+        Some(hops) => Some(hops.max(1)),
+        None if to.is_multicast() => Some(1),
+        None => Some(HOPS),
     }
 }
 
