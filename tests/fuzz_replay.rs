@@ -1,5 +1,5 @@
-//! The fuzz targets of the wire, the log, the book and the order path on a stable toolchain: the
-//! corpus, and inputs from a seed.
+//! The fuzz targets of the wire, frames, the log, the book and the order path on a stable
+//! toolchain: the corpus, and inputs from a seed.
 
 use std::path::Path;
 
@@ -49,6 +49,11 @@ fn the_book_corpus() {
 #[test]
 fn the_orders_corpus() {
     replay("orders", entry::orders);
+}
+
+#[test]
+fn the_frames_corpus() {
+    replay("frames", entry::frames);
 }
 
 #[test]
@@ -117,5 +122,15 @@ fn books_at_random() {
         let len = random.below(2_000);
         let input: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
         entry::book(&input);
+    }
+}
+
+#[test]
+fn frames_at_random() {
+    let mut random = Random::new(4);
+    for _ in 0..20_000 {
+        let len = random.below(200);
+        let input: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
+        entry::frames(&input);
     }
 }

@@ -15,10 +15,12 @@ use gapless::shm::{Heap, Producer, RingOptions, Start};
 
 mod book;
 mod damage;
+mod frames;
 mod orders;
 
 pub use book::book;
 pub use damage::log;
+pub use frames::frames;
 pub use orders::orders;
 
 const SESSION: Session = Session(*b"FUZZ000001");
