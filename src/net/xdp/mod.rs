@@ -3,7 +3,11 @@
 #[expect(unsafe_code, reason = "bpf(2) takes pointers")]
 mod bpf;
 mod checksum;
+#[cfg(test)]
+mod fixture;
 pub mod frame;
+#[cfg(test)]
+mod namespace;
 mod netlink;
 mod program;
 mod steering;
