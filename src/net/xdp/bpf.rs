@@ -474,3 +474,23 @@ pub(super) fn prog_test_run(
     unsafe { bpf(PROG_TEST_RUN, &mut attr) }?;
     Ok(attr.verdict)
 }
+
+/// Takes the effective capabilities that are not in `mask` from this thread, until it asks for them
+/// again.
+#[cfg(test)]
+pub(super) fn keep_capabilities(mask: u64) -> Result<(), Errno> {
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = [VERSION_3, 0]; // of this thread
+    // Twice effective, permitted, inheritable: bits 0 to 31, and the rest.
+    let mut sets = [0_u32; 6];
+    // SAFETY: the kernel reads `header` and writes six words to `sets`.
+    let got = unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()) };
+    if got < 0 {
+        return Err(Errno::last());
+    }
+    sets[0] = sets[1] & mask as u32;
+    sets[3] = sets[4] & (mask >> 32) as u32;
+    // SAFETY: the kernel reads `header` and six words of `sets`.
+    let set = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) };
+    if set < 0 { Err(Errno::last()) } else { Ok(()) }
+}

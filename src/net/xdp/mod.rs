@@ -22,6 +22,8 @@ mod attributes;
 mod bpf;
 mod checksum;
 mod endpoint;
+#[cfg(test)]
+mod fixture;
 pub mod frame;
 mod members;
 #[cfg(test)]

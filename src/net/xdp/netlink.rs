@@ -7,7 +7,7 @@
 
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv6Addr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno as NixErrno;
@@ -29,6 +29,8 @@ const ANSWER_BYTES: usize = 1 << 16;
 const ANSWER_DATAGRAMS_MAX: usize = 1 << 12;
 /// How often a list is asked for again because it changed while it was told.
 const DUMPS_MAX: usize = 8;
+/// What is read of a notice.
+const NOTICE_BYTES: usize = 2_048;
 /// The most notices that one look takes.
 const NOTICES_MAX: usize = 1 << 12;
 
@@ -270,9 +272,21 @@ impl Netlink {
     }
 }
 
+/// What has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// What is known of a host on an interface's wire: its address, if that may be used.
+    Neighbour { device: u32, host: IpAddr, mac: Option<Mac> },
+    /// A link, an address, a route; or nobody knows what.
+    Other,
+}
+
 /// Tells when links, addresses, routes or neighbours have changed.
 #[derive(Debug)]
-pub(super) struct Watch(OwnedFd);
+pub(super) struct Watch {
+    socket: OwnedFd,
+    room: Box<[u8]>,
+}
 
 impl Watch {
     /// Opens a socket in the calling thread's network namespace. Changes count from now on.
@@ -288,31 +302,44 @@ impl Watch {
             | RTNLGRP_NEXTHOP_BIT;
         let bound = open(SockFlag::SOCK_NONBLOCK).and_then(|socket| {
             bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups as u32))?;
-            Ok(Self(socket))
+            Ok(Self { socket, room: vec![0; NOTICE_BYTES].into() })
         });
         bound.map_err(|error| NetError::refused("watch the network's changes", error as i32))
     }
 
-    /// Whether anything has changed since this was last asked, which it takes note of.
+    /// Whether anything has changed since this was last asked that matters to the caller; takes
+    /// note of all.
     ///
-    /// Too many changes to remember are a change; so is a failure, since then nobody knows.
-    pub(super) fn changed(&mut self) -> bool {
+    /// Too many changes to remember matter; so does a failure, since then nobody knows.
+    pub(super) fn changed(&mut self, matters: impl Fn(&Change) -> bool) -> bool {
         let mut changed = false;
         for _ in 0..NOTICES_MAX {
-            // That there is one is all that counts: the rest of it is cut off.
-            match recv(self.0.as_raw_fd(), &mut [0; 4], MsgFlags::MSG_DONTWAIT) {
-                Ok(_) | Err(NixErrno::ENOBUFS | NixErrno::EINTR) => changed = true,
+            // Of a long one the rest is cut off: it is not about a neighbour.
+            match recv(self.socket.as_raw_fd(), &mut self.room, MsgFlags::MSG_DONTWAIT) {
+                Ok(len) => changed = changed || matters(&change(&self.room[..len])),
+                Err(NixErrno::ENOBUFS | NixErrno::EINTR) => changed = true,
                 Err(NixErrno::EAGAIN) => return changed,
                 Err(_) => return true,
             }
         }
         changed
     }
+}
 
-    /// Readable when something has changed.
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
+/// What a notice is about.
+fn change(notice: &[u8]) -> Change {
+    let mut messages = Messages(notice);
+    let (Some(message), None) = (messages.next(), messages.next()) else { return Change::Other };
+    neighbour_change(&message).unwrap_or(Change::Other)
+}
+
+fn neighbour_change(message: &Message<'_>) -> Option<Change> {
+    let told = [libc::RTM_NEWNEIGH, libc::RTM_DELNEIGH].contains(&message.kind);
+    let device = word_at(message.body, 4).filter(|_| told)?;
+    let attributes = Attributes::after(NEIGHBOUR_HEADER, message.body);
+    let host = attributes.address(libc::NDA_DST)?;
+    let mac = neighbour(message.body)?.filter(|_| message.kind == libc::RTM_NEWNEIGH);
+    Some(Change::Neighbour { device, host, mac })
 }
 
 fn open(flags: SockFlag) -> nix::Result<OwnedFd> {
@@ -425,6 +452,7 @@ fn neighbour(body: &[u8]) -> Option<Option<Mac>> {
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::process::Command;
     use std::time::Instant;
 
     use proptest::prelude::*;
@@ -432,6 +460,7 @@ mod tests {
     use super::super::namespace::{cable, in_a_fresh_namespace, ip, try_ip};
     use super::*;
 
+    const LONG: Duration = Duration::from_secs(10);
     const LEFT_MAC: Mac = [2, 0, 0, 0, 0, 1];
 
     fn at(text: &str) -> IpAddr {
@@ -442,25 +471,33 @@ mod tests {
         nix::net::if_::if_nametoindex(name).unwrap()
     }
 
-    /// Both ends of a [`cable`], once it is plugged in: the kernel takes its time to see that.
+    /// Both ends of a [`cable`], once it is plugged in and IPv6 is ready: the kernel takes its time.
     fn plugged(netlink: &Netlink) -> (u32, u32) {
         let mut watch = Watch::open().unwrap();
         cable();
         let ends = (index("left"), index("right"));
-        let up = || [ends.0, ends.1].iter().all(|end| netlink.link(*end).unwrap().up);
-        wait_until(&mut watch, up);
+        wait_until(&mut watch, || {
+            let own = netlink.route(at("fd00::1"), None).unwrap();
+            own.is_some_and(|route| route.kind == RouteKind::Local)
+                && [ends.0, ends.1].iter().all(|end| netlink.link(*end).unwrap().up)
+        });
         ends
     }
 
-    /// Looks again after each change. Ten seconds are an answer, too.
+    /// Looks again after each change, for a [`LONG`] time.
     fn wait_until(watch: &mut Watch, mut done: impl FnMut() -> bool) {
         let start = Instant::now();
         while !done() {
-            let left = Duration::from_secs(10).saturating_sub(start.elapsed());
+            let left = LONG.saturating_sub(start.elapsed());
             assert!(!left.is_zero(), "it never came");
-            poll(&mut [interest(watch.fd().as_raw_fd(), libc::POLLIN)], left).unwrap();
-            watch.changed();
+            sees_a_change(watch, left);
         }
+    }
+
+    /// Whether there is a change within that time.
+    fn sees_a_change(watch: &mut Watch, wait: Duration) -> bool {
+        poll(&mut [interest(watch.socket.as_raw_fd(), libc::POLLIN)], wait).unwrap();
+        watch.changed(|_| true)
     }
 
     #[test]
@@ -542,7 +579,7 @@ mod tests {
             let (left, right) = plugged(&netlink);
             ip("route add 10.5.0.0/16 via 10.0.0.9 mtu 1200
                 route add 10.9.0.0/16 via inet6 fe80::7 dev left
-                -6 route add fd05::/64 via fd00::9 mtu 1300");
+                route add fd05::/64 via fd00::9 mtu 1300");
             let way = |to: &str, via| netlink.route(at(to), via).unwrap();
             let straight = Route {
                 interface: left,
@@ -585,8 +622,8 @@ mod tests {
             ip("route add blackhole 10.8.0.0/16
                 route add prohibit 10.7.0.0/16
                 route add unreachable 10.6.0.0/16
-                -6 route add blackhole fd08::/64
-                -6 route add prohibit fd07::/64");
+                route add blackhole fd08::/64
+                route add prohibit fd07::/64");
             let netlink = Netlink::open().unwrap();
             for to in ["192.0.2.1", "10.8.0.1", "10.7.0.1", "10.6.0.1"] {
                 assert_eq!(netlink.route(at(to), None).unwrap(), None, "{to}");
@@ -619,7 +656,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_change_is_seen_once() {
+    fn every_kind_of_change_is_seen() {
         in_a_fresh_namespace(|| {
             let netlink = Netlink::open().unwrap();
             plugged(&netlink);
@@ -630,14 +667,17 @@ mod tests {
                 "route add 10.5.0.0/16 via 10.0.0.9",
                 "neighbour add 10.0.0.9 lladdr 02:00:00:00:00:09 dev left nud permanent",
                 "address add fd00::2/64 dev left nodad",
-                "-6 route add fd05::/64 via fd00::9",
+                "route add fd05::/64 via fd00::9",
                 "rule add from 10.0.0.1 lookup 7",
-                "-6 rule add from fd00::1 lookup 7",
             ] {
-                watch.changed();
+                watch.changed(|_| true);
                 ip(line);
-                assert!(watch.changed(), "{line}");
+                assert!(sees_a_change(&mut watch, LONG), "{line}");
             }
+            let rule = ["-6", "rule", "add", "from", "fd00::1", "lookup", "7"];
+            watch.changed(|_| true);
+            assert!(Command::new("ip").args(rule).status().unwrap().success());
+            assert!(sees_a_change(&mut watch, LONG), "{rule:?}");
         });
     }
 
@@ -646,10 +686,10 @@ mod tests {
         in_a_fresh_namespace(|| {
             let mut watch = Watch::open().unwrap();
             ip("link set lo mtu 9000");
-            assert!(watch.changed());
-            assert!(!watch.changed(), "it was taken note of");
+            assert!(watch.changed(|_| true));
+            assert!(!watch.changed(|_| true), "it was taken note of");
             Netlink::open().unwrap().link(1).unwrap();
-            assert!(!watch.changed(), "asking changes nothing");
+            assert!(!watch.changed(|_| true), "asking changes nothing");
         });
     }
 
@@ -657,15 +697,15 @@ mod tests {
     fn changes_too_many_to_remember_are_a_change() {
         in_a_fresh_namespace(|| {
             let mut watch = Watch::open().unwrap();
-            nix::sys::socket::setsockopt(&watch.0, nix::sys::socket::sockopt::RcvBuf, &0).unwrap();
+            nix::sys::socket::setsockopt(&watch.socket, nix::sys::socket::sockopt::RcvBuf, &0).unwrap();
             let lines: Vec<String> =
                 (1..100).map(|i| format!("link set lo mtu {}", 2000 + i)).collect();
             ip(&lines.join("\n"));
-            let overrun = recv(watch.0.as_raw_fd(), &mut [0; 4], MsgFlags::MSG_DONTWAIT);
+            let overrun = recv(watch.socket.as_raw_fd(), &mut [0; 4], MsgFlags::MSG_DONTWAIT);
             assert_eq!(overrun, Err(NixErrno::ENOBUFS), "the test fills the buffer");
             ip(&lines.join("\n"));
-            assert!(watch.changed());
-            assert!(!watch.changed());
+            assert!(watch.changed(|_| true));
+            assert!(!watch.changed(|_| true));
         });
     }
 

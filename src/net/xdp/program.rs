@@ -354,3 +354,282 @@ fn finished(a: &mut Assembler, addresses: i16, words: i16, udp: i16) {
     a.jump_if_register(EQUAL, R3, R4, Label::Pass);
     a.load(HALF, R3, Frame, udp + at::PORT);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::os::fd::{AsFd, OwnedFd};
+
+    use super::super::bpf::{self, Map, MapKind};
+    use super::super::fixture::{Socket, alone};
+    use super::super::namespace::ip;
+    use super::*;
+
+    const LONGEST: u32 = 1500;
+    const PORT: u16 = 40_001;
+    const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 2, 3);
+    const GROUP6: Ipv6Addr = Ipv6Addr::new(0xff15, 0, 0, 0, 0x1234, 0, 0xabcd, 0x77);
+    const PASS: u32 = XDP_PASS as u32;
+    const REDIRECT: u32 = 4;
+    const SLOT: u32 = 3;
+
+    fn ethernet(tags: &[(u16, u16)], kind: u16) -> Vec<u8> {
+        let mut frame = vec![0x01, 0, 0x5e, 1, 2, 3, 2, 0, 0, 0, 0, 9];
+        for (kind, tag) in tags {
+            frame.extend(kind.to_be_bytes());
+            frame.extend(tag.to_be_bytes());
+        }
+        frame.extend(kind.to_be_bytes());
+        frame
+    }
+
+    fn udp(payload: usize) -> Vec<u8> {
+        let mut bytes = 5_555_u16.to_be_bytes().to_vec();
+        bytes.extend(PORT.to_be_bytes());
+        bytes.extend((payload as u16 + 8).to_be_bytes());
+        bytes.extend([0xab, 0xcd]); // no look is taken at the checksum
+        bytes.resize(8 + payload, 0x5a);
+        bytes
+    }
+
+    fn ipv4_frame(tags: &[(u16, u16)], payload: usize) -> Vec<u8> {
+        let mut frame = ethernet(tags, IPV4);
+        frame.extend([0x45, 0]);
+        frame.extend((payload as u16 + 28).to_be_bytes());
+        frame.extend([0, 0, 0x40, 0, 7, 17, 0xab, 0xcd, 10, 0, 0, 9]);
+        frame.extend(GROUP.octets());
+        frame.extend(udp(payload));
+        frame
+    }
+
+    fn ipv6_frame(tags: &[(u16, u16)], payload: usize) -> Vec<u8> {
+        let mut frame = ethernet(tags, IPV6);
+        frame.extend([0x60, 0, 0, 0]);
+        frame.extend((payload as u16 + 8).to_be_bytes());
+        frame.extend([17, 7]);
+        frame.extend(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9).octets());
+        frame.extend(GROUP6.octets());
+        frame.extend(udp(payload));
+        frame
+    }
+
+    /// What the program must take a frame for: destination and VLAN.
+    fn destination(frame: &[u8]) -> Option<(IpAddr, u16, u16)> {
+        if frame.len() > LONGEST as usize {
+            return None;
+        }
+        let pair = |at: usize| Some(u16::from_be_bytes(frame.get(at..at + 2)?.try_into().ok()?));
+        let (vlan, at) = match pair(12)? {
+            0x8100 => (pair(14)? & 4095, 16),
+            _ => (0, 12),
+        };
+        let packet = frame.get(at + 2..)?;
+        let (address, udp): (IpAddr, _) = match pair(at)? {
+            0x0800 => {
+                let header: [u8; 20] = packet.get(..20)?.try_into().ok()?;
+                let whole = header[6] & 0x3f == 0 && header[7] == 0;
+                if header[0] != 0x45 || !whole || header[9] != 17 {
+                    return None;
+                }
+                let address = <[u8; 4]>::try_from(&header[16..]).ok()?;
+                (address.into(), packet.get(20..)?)
+            }
+            0x86dd => {
+                let header: [u8; 40] = packet.get(..40)?.try_into().ok()?;
+                if header[0] >> 4 != 6 || header[6] != 17 {
+                    return None;
+                }
+                let address = <[u8; 16]>::try_from(&header[24..]).ok()?;
+                (address.into(), packet.get(40..)?)
+            }
+            _ => return None,
+        };
+        let header = udp.get(..8)?;
+        Some((address, u16::from_be_bytes([header[2], header[3]]), vlan))
+    }
+
+    /// The program over maps in which some pairs lead to a socket.
+    struct Bench {
+        pairs: Map,
+        sockets: Map,
+        program: OwnedFd,
+        steered: Vec<(IpAddr, u16, u16)>,
+    }
+
+    impl Bench {
+        fn new(socket: &Socket) -> Self {
+            let pairs = Map::create(MapKind::Hash, Key::BYTES as u32, 4, 64, "pairs").unwrap();
+            let sockets = Map::create(MapKind::Sockets, 4, 4, 8, "sockets").unwrap();
+            let code = program(pairs.raw(), sockets.raw(), LONGEST);
+            let program = bpf::prog_load(&code, "test").unwrap();
+            let fd = socket.raw().to_ne_bytes();
+            sockets.update(&SLOT.to_ne_bytes(), &fd, bpf::ANY).unwrap();
+            Self { pairs, sockets, program, steered: Vec::new() }
+        }
+
+        fn steer(&mut self, address: IpAddr, port: u16, vlan: u16) {
+            let key = Key::new(address, port, vlan, 0);
+            self.pairs.update(key.bytes(), &SLOT.to_ne_bytes(), bpf::NEW).unwrap();
+            self.steered.push((address, port, vlan));
+        }
+
+        fn verdict(&self, frame: &[u8]) -> u32 {
+            bpf::prog_test_run(self.program.as_fd(), frame, None).unwrap()
+        }
+
+        /// The program and the model agree; whether it is steered.
+        fn check(&self, frame: &[u8]) -> bool {
+            let steered = destination(frame).is_some_and(|pair| self.steered.contains(&pair));
+            let wanted = if steered { REDIRECT } else { PASS };
+            assert_eq!(self.verdict(frame), wanted, "{frame:02x?}");
+            steered
+        }
+    }
+
+    const VLAN: u16 = 0x123;
+    const TAG: &[(u16, u16)] = &[(TAGGED, 0xe000 | VLAN)]; // with a priority
+
+    fn frames(payload: usize) -> [Vec<u8>; 4] {
+        [
+            ipv4_frame(&[], payload),
+            ipv4_frame(TAG, payload),
+            ipv6_frame(&[], payload),
+            ipv6_frame(TAG, payload),
+        ]
+    }
+
+    /// With all four destinations steered.
+    fn bench(socket: &Socket) -> Bench {
+        let mut bench = Bench::new(socket);
+        for vlan in [0, VLAN] {
+            bench.steer(GROUP.into(), PORT, vlan);
+            bench.steer(GROUP6.into(), PORT, vlan);
+        }
+        bench
+    }
+
+    #[test]
+    fn takes_frames_of_steered_pairs_only() {
+        alone(|| {
+            let socket = Socket::open(1, 0);
+            for (one, frame) in frames(64).into_iter().enumerate() {
+                let mut bench = Bench::new(&socket);
+                assert!(!bench.check(&frame), "nothing is steered yet");
+                let (address, port, vlan) = destination(&frame).unwrap();
+                bench.steer(address, port, vlan);
+                for (other, frame) in frames(64).into_iter().enumerate() {
+                    assert_eq!(bench.check(&frame), one == other);
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn agrees_with_the_model_whatever_byte_is_changed() {
+        alone(|| {
+            let socket = Socket::open(1, 0);
+            let bench = bench(&socket);
+            let mut steered = [0; 2];
+            for frame in frames(24) {
+                for at in 0..frame.len() {
+                    for change in [0x01, 0x02, 0x04, 0x10, 0x20, 0x40, 0x80, 0xff] {
+                        let mut changed = frame.clone();
+                        changed[at] ^= change;
+                        steered[usize::from(bench.check(&changed))] += 1;
+                    }
+                }
+            }
+            assert!(steered.iter().all(|count| *count > 100), "{steered:?}");
+        });
+    }
+
+    #[test]
+    fn passes_what_is_cut_short() {
+        alone(|| {
+            let socket = Socket::open(1, 0);
+            let bench = bench(&socket);
+            for frame in frames(3) {
+                let header = frame.len() - 3;
+                for len in 14..=frame.len() {
+                    assert_eq!(bench.check(&frame[..len]), len >= header, "{len} bytes");
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn passes_what_is_odd_or_too_long() {
+        alone(|| {
+            let socket = Socket::open(1, 0);
+            let bench = bench(&socket);
+            let changed = |at: usize, to: u8| {
+                let mut frame = ipv4_frame(&[], 64);
+                frame[at] = to;
+                frame
+            };
+            let odd = [
+                ("options", changed(14, 0x46)),
+                ("more fragments", changed(20, 0x20)),
+                ("a later fragment", changed(21, 1)),
+                ("TCP", changed(23, 6)),
+                ("a service tag", ipv4_frame(&[(0x88a8, VLAN)], 64)),
+                ("two tags", ipv4_frame(&[(TAGGED, VLAN), (TAGGED, VLAN)], 64)),
+                ("ARP", [ethernet(&[], 0x0806), vec![0; 46]].concat()),
+            ];
+            for (what, frame) in odd {
+                assert!(!bench.check(&frame), "{what}");
+            }
+            let mut next = ipv6_frame(&[], 64);
+            next[20] = 0; // hop-by-hop options
+            assert!(!bench.check(&next));
+
+            for headers in frames(0) {
+                let mut frame = headers;
+                frame.resize(LONGEST as usize, 0);
+                assert!(bench.check(&frame));
+                frame.push(0);
+                assert!(!bench.check(&frame));
+            }
+            assert!(bench.check(&ipv4_frame(&[(TAGGED, 0xe000)], 64)), "a priority is no VLAN");
+        });
+    }
+
+    #[test]
+    fn passes_what_has_no_socket() {
+        alone(|| {
+            let socket = Socket::open(1, 0);
+            let bench = bench(&socket);
+            let frame = ipv4_frame(&[], 64);
+            assert_eq!(bench.verdict(&frame), REDIRECT);
+            bench.sockets.delete(&SLOT.to_ne_bytes()).unwrap();
+            assert_eq!(bench.verdict(&frame), PASS, "the slot is empty");
+
+            let beyond = 1_000_000_u32.to_ne_bytes();
+            let key = Key::new(GROUP.into(), PORT, 0, 0);
+            bench.pairs.update(key.bytes(), &beyond, bpf::ANY).unwrap();
+            assert_eq!(bench.verdict(&frame), PASS, "there is no such slot");
+        });
+    }
+
+    #[test]
+    fn tells_queues_apart() {
+        alone(|| {
+            ip("link add v0 numrxqueues 2 numtxqueues 2 type veth peer name v1");
+            let veth = nix::net::if_::if_nametoindex("v0").unwrap();
+            let socket = Socket::open(1, 0);
+            let bench = Bench::new(&socket);
+            let key = Key::new(GROUP.into(), PORT, 0, 1);
+            bench.pairs.update(key.bytes(), &SLOT.to_ne_bytes(), bpf::NEW).unwrap();
+            let frame = ipv4_frame(&[], 64);
+            let on = |queue| bpf::prog_test_run(bench.program.as_fd(), &frame, Some((veth, queue)));
+            assert_eq!((on(0).unwrap(), on(1).unwrap()), (PASS, REDIRECT));
+        });
+    }
+
+    #[test]
+    fn a_key_has_its_queue() {
+        let key = Key::new(GROUP6.into(), PORT, VLAN, 0x1234);
+        assert_eq!(Key::queue_of(key.bytes()), Some(0x1234));
+        assert_eq!(Key::queue_of(&key.bytes()[1..]), None);
+    }
+}

@@ -506,32 +506,325 @@ fn link_of(id: u32, interface: u32) -> Result<Option<OwnedFd>, Errno> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::{Command, Stdio};
     use std::thread;
+    use std::time::{Duration, Instant};
 
-    use nix::sched::{CloneFlags, unshare};
+    use nix::net::if_::if_nametoindex;
 
+    use super::super::fixture::{Socket, alone};
+    use super::super::namespace::ip;
     use super::*;
 
     /// The loopback interface of every network namespace.
     const LO: u32 = 1;
     const FRAME_BYTES_MAX: u32 = 3776;
 
-    /// Runs `test` in a network namespace of its own, or says why not.
-    fn alone(test: impl FnOnce() + Send + 'static) {
-        let run = move || match unshare(CloneFlags::CLONE_NEWNET) {
-            Ok(()) => test(),
-            Err(error) => eprintln!("skipped: no network namespace can be made here: {error}"),
-        };
-        thread::spawn(run).join().unwrap();
+    fn attach(attached: Option<u32>) -> Result<Steering, SteerError> {
+        Steering::attach(LO, attached, Mode::Generic, FRAME_BYTES_MAX)
+    }
+
+    fn pair(vlan: u16) -> Pair {
+        Pair { address: [239, 1, 2, 3].into(), port: 40_001, vlan }
+    }
+
+    /// A process that another test starts has copies of all descriptors for a moment, so what goes
+    /// with the last of them may go a little later.
+    fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while !holds() {
+            assert!(Instant::now() < deadline, "{what}");
+            thread::yield_now();
+        }
+    }
+
+    /// Attaches as soon as nothing is there.
+    fn attach_afterwards() -> Steering {
+        let mut attached = None;
+        eventually("the link outlives its holders", || match attach(None) {
+            Ok(steering) => {
+                attached = Some(steering);
+                true
+            }
+            Err(SteerError::Raced { .. }) => false,
+            Err(error) => panic!("{error}"),
+        });
+        attached.unwrap()
     }
 
     #[test]
-    fn attaches_and_is_joined() {
+    fn the_link_goes_with_its_last_holder() {
         alone(|| {
-            let first = Steering::attach(LO, None, Mode::Generic, FRAME_BYTES_MAX).unwrap();
-            let second =
-                Steering::attach(LO, Some(first.program()), Mode::Driver, FRAME_BYTES_MAX).unwrap();
-            assert_eq!((second.program(), second.mode()), (first.program(), Mode::Generic));
+            let first = attach(None).unwrap();
+            let id = first.program();
+            let error = attach(None).unwrap_err();
+            assert!(matches!(error, SteerError::Raced { interface: LO }), "{error}");
+
+            let second = Steering::attach(LO, Some(id), Mode::Driver, FRAME_BYTES_MAX).unwrap();
+            assert_eq!((second.program(), second.mode()), (id, Mode::Generic));
+            drop(first);
+            assert!(attach(None).is_err(), "the second holds it");
+            let third = attach(Some(id)).unwrap();
+            drop((second, third));
+            eventually("the program outlives its holders", || {
+                matches!(bpf::prog_by_id(id), Err(Errno(libc::ENOENT)))
+            });
+            let error = attach(Some(id)).unwrap_err();
+            assert!(matches!(error, SteerError::Raced { .. }), "{error}");
+            assert_ne!(attach_afterwards().program(), id);
         });
+    }
+
+    #[test]
+    fn holders_share_the_maps() {
+        alone(|| {
+            let first = attach(None).unwrap();
+            let second = attach(Some(first.program())).unwrap();
+            first.steer(&pair(0), 1, 33).unwrap();
+            assert_eq!(second.slot_of(&pair(0), 1).unwrap(), Some(33));
+            assert_eq!(second.slot_of(&pair(0), 0).unwrap(), None, "another queue");
+            assert_eq!(second.slot_of(&pair(5), 1).unwrap(), None, "another VLAN");
+
+            first.steer(&pair(0), 1, 33).unwrap(); // again, the same
+            let error = second.steer(&pair(0), 1, 34).unwrap_err();
+            assert!(matches!(error, SteerError::Taken { slot: 33, queue: 1, .. }), "{error}");
+            second.unsteer(&pair(0), 1).unwrap();
+            second.unsteer(&pair(0), 1).unwrap(); // again: no harm
+            second.steer(&pair(0), 1, 34).unwrap();
+            assert_eq!(first.slot_of(&pair(0), 1).unwrap(), Some(34));
+        });
+    }
+
+    #[test]
+    fn a_queue_is_cleared_of_its_pairs_and_sockets() {
+        alone(|| {
+            let steering = attach(None).unwrap();
+            for port in 1..=1000 {
+                for queue in 0..3 {
+                    let pair = Pair { port, ..pair(0) };
+                    steering.steer(&pair, queue, u32::from(queue) * SLOTS_PER_QUEUE).unwrap();
+                }
+            }
+            steering.clear_queue(1).unwrap();
+            for port in 1..=1000 {
+                let slot = |queue| steering.slot_of(&Pair { port, ..pair(0) }, queue).unwrap();
+                assert_eq!([slot(0), slot(1), slot(2)], [Some(0), None, Some(64)]);
+            }
+            steering.clear_queue(63).unwrap();
+            steering.clear_queue(u16::MAX).unwrap();
+        });
+    }
+
+    #[test]
+    fn says_when_the_map_is_full() {
+        alone(|| {
+            let steering = attach(None).unwrap();
+            let pairs = (1..).map(|port| Pair { port, ..pair(0) });
+            for (pair, _) in pairs.clone().zip(0..PAIRS_MAX) {
+                steering.steer(&pair, 0, 0).unwrap();
+            }
+            let one_more = pairs.clone().nth(PAIRS_MAX as usize).unwrap();
+            let error = steering.steer(&one_more, 0, 0).unwrap_err();
+            assert!(matches!(error, SteerError::Full), "{error}");
+            steering.clear_queue(0).unwrap();
+            assert_eq!(steering.pairs.keys().unwrap(), Vec::<Vec<u8>>::new());
+        });
+    }
+
+    #[test]
+    fn sockets_have_slots() {
+        alone(|| {
+            let steering = attach(None).unwrap();
+            let socket = Socket::open(LO, 0);
+            for slot in [0, 31, 32, SLOTS - 1] {
+                steering.insert_socket(slot, socket.as_fd()).unwrap();
+                steering.insert_socket(slot, socket.as_fd()).unwrap();
+                steering.remove_socket(slot).unwrap();
+                steering.remove_socket(slot).unwrap();
+            }
+            assert!(
+                steering.insert_socket(SLOTS, socket.as_fd()).is_err(),
+                "there is no such slot"
+            );
+            let other = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+            assert!(steering.insert_socket(0, other.as_fd()).is_err(), "it is no AF_XDP socket");
+        });
+    }
+
+    #[test]
+    fn a_closed_socket_leaves_its_slot_to_the_kernel() {
+        alone(|| {
+            let steering = attach(None).unwrap();
+            let program = bpf::prog_by_id(steering.program()).unwrap();
+            let frame = [
+                &[0x01, 0, 0x5e, 1, 2, 3, 2, 0, 0, 0, 0, 9, 0x08, 0x00][..],
+                &[0x45, 0, 0, 28, 0, 0, 0x40, 0, 7, 17, 0, 0, 10, 0, 0, 9, 239, 1, 2, 3],
+                &[0x12, 0x34, 0x9c, 0x41, 0, 8, 0, 0],
+            ]
+            .concat();
+            let verdict = || bpf::prog_test_run(program.as_fd(), &frame, None).unwrap();
+            steering.steer(&pair(0), 0, 7).unwrap();
+            assert_eq!(verdict(), 2, "the kernel's");
+            let socket = Socket::open(LO, 0);
+            steering.insert_socket(7, socket.as_fd()).unwrap();
+            assert_eq!(verdict(), 4, "the socket's");
+            drop(socket);
+            eventually("the slot outlives its socket", || verdict() == 2);
+        });
+    }
+
+    #[test]
+    fn somebody_elses_program_stays() {
+        const PASS_ALL: [u64; 2] = [
+            u64::from_ne_bytes([0xb7, 0, 0, 0, 2, 0, 0, 0]), // r0 = XDP_PASS
+            u64::from_ne_bytes([0x95, 0, 0, 0, 0, 0, 0, 0]), // exit
+        ];
+        alone(|| {
+            for (name, remedy) in [
+                ("firewall", "whoever put it there"),
+                (NAME_GENERIC, "another version"),
+                ("gapless9_skb", "another version"),
+                ("", "whoever put it there"),
+            ] {
+                let program = bpf::prog_load(&PASS_ALL, name).unwrap();
+                let id = bpf::prog_info(program.as_fd()).unwrap().id;
+                let link = bpf::link_create_xdp(program.as_fd(), LO, bpf::GENERIC).unwrap();
+                let error = attach(Some(id)).unwrap_err();
+                assert!(
+                    matches!(&error, SteerError::Foreign { interface: LO, id: its, name: of }
+                        if *its == id && of == name),
+                    "{error}"
+                );
+                assert!(error.to_string().contains(remedy), "{error}");
+                let error = attach(None).unwrap_err();
+                assert!(matches!(error, SteerError::Raced { .. }), "{error}");
+                assert_eq!(
+                    bpf::link_info(link.as_fd()).unwrap().interface,
+                    LO,
+                    "it is there still"
+                );
+                drop((link, program));
+                drop(attach_afterwards());
+                drop(attach_afterwards()); // and gone again, so that the next can be attached
+            }
+        });
+    }
+
+    #[test]
+    fn frames_of_another_length_are_another_program() {
+        alone(|| {
+            let first = attach(None).unwrap();
+            let id = Some(first.program());
+            let error = Steering::attach(LO, id, Mode::Generic, 1500).unwrap_err();
+            assert!(matches!(error, SteerError::Foreign { .. }), "{error}");
+        });
+    }
+
+    #[test]
+    fn says_what_a_driver_or_an_interface_lacks() {
+        alone(|| {
+            let driver =
+                |interface| Steering::attach(interface, None, Mode::Driver, FRAME_BYTES_MAX);
+            let error = driver(LO).unwrap_err();
+            assert!(matches!(error, SteerError::NoDriverMode { interface: LO }), "{error}");
+            let error = driver(999).unwrap_err();
+            assert!(matches!(error, SteerError::InterfaceMissing { interface: 999 }), "{error}");
+            ip("link add v0 mtu 9000 type veth peer name v1 mtu 9000");
+            let veth = if_nametoindex("v0").unwrap();
+            let error = driver(veth).unwrap_err();
+            assert!(matches!(error, SteerError::MtuTooLarge { .. }), "{error}");
+            let generic = Steering::attach(veth, None, Mode::Generic, FRAME_BYTES_MAX).unwrap();
+            assert_eq!(generic.mode(), Mode::Generic);
+            ip("link add v2 mtu 1500 type veth peer name v3 mtu 1500");
+            assert_eq!(driver(if_nametoindex("v2").unwrap()).unwrap().mode(), Mode::Driver);
+        });
+    }
+
+    /// The holder that is killed: this very test, run once more with this in its environment.
+    const HOLDER: &str = "GAPLESS_TEST_HOLDS_THE_PROGRAM";
+
+    #[test]
+    fn a_killed_holder_leaves_nothing() {
+        if std::env::var_os(HOLDER).is_some() {
+            let steering = attach(None).unwrap();
+            steering.steer(&pair(0), 0, 0).unwrap();
+            println!("holds program {}", steering.program());
+            std::io::stdout().flush().unwrap();
+            std::io::stdin().read_line(&mut String::new()).unwrap(); // until the end
+            return;
+        }
+        alone(|| {
+            let name = this_test();
+            let mut holder = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", &name, "--nocapture"])
+                .env(HOLDER, "1")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let lines = BufReader::new(holder.stdout.take().unwrap()).lines();
+            let id = lines
+                .map_while(Result::ok)
+                .find_map(|line| line.split("holds program ").nth(1)?.trim().parse().ok())
+                .expect("the holder attaches");
+            assert!(attach(None).is_err());
+            let second = attach(Some(id)).unwrap();
+            holder.kill().unwrap();
+            holder.wait().unwrap();
+            assert_eq!(second.slot_of(&pair(0), 0).unwrap(), Some(0), "what it left");
+            second.clear_queue(0).unwrap();
+            assert!(attach(None).is_err(), "the second holds it");
+            drop(second);
+            drop(attach_afterwards());
+        });
+    }
+
+    fn this_test() -> String {
+        let module = module_path!().split_once("::").unwrap().1;
+        format!("{module}::a_killed_holder_leaves_nothing")
+    }
+
+    #[test]
+    fn says_which_capabilities_are_missing() {
+        const BPF: u64 = 1 << 39;
+        const NET_ADMIN: u64 = 1 << 12;
+        alone(|| {
+            let held = |mask| {
+                bpf::keep_capabilities(mask).unwrap();
+                missing(TO_ATTACH)
+            };
+            assert_eq!(held(u64::MAX), Vec::<&str>::new());
+            assert_eq!(held(1 << 21 | NET_ADMIN), Vec::<&str>::new());
+            assert_eq!(held(NET_ADMIN), ["CAP_BPF"]);
+            let error = attach(None).unwrap_err();
+            assert!(
+                matches!(&error, SteerError::Denied { missing, .. } if *missing == ["CAP_BPF"])
+            );
+            let said = error.to_string();
+            assert!(said.contains("setcap cap_bpf,cap_net_raw+ep"), "{said}");
+
+            assert_eq!(held(BPF | NET_ADMIN), Vec::<&str>::new());
+            let first = attach(None).unwrap();
+            let error = attach(Some(first.program())).unwrap_err();
+            assert!(
+                matches!(&error, SteerError::Denied { missing, .. } if *missing == ["CAP_SYS_ADMIN"])
+            );
+        });
+    }
+
+    #[test]
+    fn links_came_with_linux_5_9() {
+        for (release, before) in [
+            ("5.8.18", true),
+            ("4.19.0-27-amd64", true),
+            ("5.9.0-rc1", false),
+            ("5.10.209", false),
+            ("6.18.44-x\n", false),
+            ("", false),
+            ("unknown", false),
+        ] {
+            assert_eq!(is_before_links(release), before, "{release}");
+        }
     }
 }
