@@ -51,8 +51,8 @@ impl Sum {
     /// checksum in it. 0 only if nothing but zeros was added.
     #[inline]
     pub(super) const fn fold(self) -> u16 {
-        let sum = (self.0 >> 32) + (self.0 & 0xFFFF_FFFF); // 34 bits
-        let sum = (sum >> 16) + (sum & 0xFFFF); // 19 bits
+        let sum = (self.0 >> 32) + (self.0 & 0xFFFF_FFFF); // 33 bits
+        let sum = (sum >> 16) + (sum & 0xFFFF); // 18 bits
         let sum = (sum >> 16) + (sum & 0xFFFF); // 17 bits
         ((sum >> 16) + (sum & 0xFFFF)) as u16
     }
@@ -105,6 +105,7 @@ mod tests {
         assert_eq!(folded(&[0; 65_536]), 0);
         assert_eq!(Sum(u64::MAX).fold(), 0xFFFF);
         assert_eq!(Sum(0xFFFF_FFFF_FFFF_0000).fold(), 0xFFFF);
+        assert_eq!(Sum(0xFFFF_FFFF_0001_0000).fold(), 1); // carries at every step
     }
 
     proptest! {
