@@ -114,7 +114,8 @@ impl<'a> Run<'a> {
     /// The datagrams' payloads.
     #[inline]
     pub(crate) fn pieces(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let (one, many) = if self.is_one() { (Some(self.bytes), &[][..]) } else { (None, self.bytes) };
+        let (one, many) =
+            if self.is_one() { (Some(self.bytes), &[][..]) } else { (None, self.bytes) };
         one.into_iter().chain(many.chunks(self.segment_bytes.max(1)))
     }
 

@@ -195,11 +195,7 @@ impl XdpNetwork {
         let Some(place) = place.filter(|_| shares && options.join.is_some()) else {
             return self.kernel.add(options).map(|socket| (socket, true));
         };
-        let pair = Pair {
-            address: options.bind.ip(),
-            port: options.bind.port(),
-            vlan: place.vlan,
-        };
+        let pair = Pair { address: options.bind.ip(), port: options.bind.port(), vlan: place.vlan };
         if self.ports[place.port].is_claimed_elsewhere(&pair) {
             return self.kernel.add(options).map(|socket| (socket, true));
         }
@@ -391,7 +387,8 @@ impl Datagrams for XdpNetwork {
                 return Err(NetError::Unavailable { backend: "AF_XDP", reason });
             }
             Err(reason) => {
-                self.kernel.note(format!("socket {number}: AF_XDP: {reason}: it is left to the kernel"));
+                self.kernel
+                    .note(format!("socket {number}: AF_XDP: {reason}: it is left to the kernel"));
                 None
             }
         };

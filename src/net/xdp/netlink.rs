@@ -697,7 +697,8 @@ mod tests {
     fn changes_too_many_to_remember_are_a_change() {
         in_a_fresh_namespace(|| {
             let mut watch = Watch::open().unwrap();
-            nix::sys::socket::setsockopt(&watch.socket, nix::sys::socket::sockopt::RcvBuf, &0).unwrap();
+            nix::sys::socket::setsockopt(&watch.socket, nix::sys::socket::sockopt::RcvBuf, &0)
+                .unwrap();
             let lines: Vec<String> =
                 (1..100).map(|i| format!("link set lo mtu {}", 2000 + i)).collect();
             ip(&lines.join("\n"));

@@ -49,9 +49,9 @@ impl Path {
     /// Whether it may be another one since that change.
     pub(super) fn may_differ(&self, change: &Change) -> bool {
         match *change {
-            Change::Neighbour { device, host, mac } => self.hop.is_some_and(|hop| {
-                (hop.device, hop.host) == (device, host) && hop.mac != mac
-            }),
+            Change::Neighbour { device, host, mac } => self
+                .hop
+                .is_some_and(|hop| (hop.device, hop.host) == (device, host) && hop.mac != mac),
             Change::Other => true,
         }
     }

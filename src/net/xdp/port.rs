@@ -83,7 +83,11 @@ impl Port {
     ///
     /// # Errors
     /// Why packets of this interface cannot be had, in words.
-    pub(super) fn open(netlink: &Netlink, index: u32, wanted: XdpMode) -> Result<Arc<Self>, String> {
+    pub(super) fn open(
+        netlink: &Netlink,
+        index: u32,
+        wanted: XdpMode,
+    ) -> Result<Arc<Self>, String> {
         let namespace = namespace().map_err(|error| format!("no network namespace: {error}"))?;
         let mut ports = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
         ports.retain(|port| port.strong_count() > 0);
@@ -170,10 +174,6 @@ impl Port {
         self.loopback
     }
 
-    pub(super) fn is_zero_copy(&self) -> bool {
-        self.zero_copy
-    }
-
     fn is(&self, wanted: XdpMode) -> bool {
         match wanted {
             XdpMode::Auto => true,
@@ -199,7 +199,8 @@ impl Port {
             state.networks |= 1 << number;
             number
         };
-        let mut member = Member { taps: Vec::new(), port: Arc::clone(self), number, polls_busily: false };
+        let mut member =
+            Member { taps: Vec::new(), port: Arc::clone(self), number, polls_busily: false };
         for queue in &self.queues {
             let tap = Tap::open(queue).map_err(refusal)?;
             let slot = slot(queue.number(), number);
@@ -230,7 +231,8 @@ impl fmt::Display for Port {
         };
         let huge = self.queues.iter().all(|queue| queue.is_huge());
         let pages = if huge { ", huge pages" } else { "" };
-        write!(f, "{} ({mode}, {queues}{pages})", self.name)
+        let program = self.steering.program();
+        write!(f, "{} ({mode}, {queues}{pages}, program {program})", self.name)
     }
 }
 
@@ -301,7 +303,8 @@ impl Member {
             return false;
         };
         let others = claim.owners.iter().filter(|owner| owner.network != self.number);
-        others.map(|owner| owner.socket.set_int(libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)).count() > 0
+        others.map(|owner| owner.socket.set_int(libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)).count()
+            > 0
     }
 }
 

@@ -402,7 +402,8 @@ impl Steering {
         self.mode
     }
 
-    /// The program's id: what the interface reports as long as it is attached.
+    /// The program's id: what the interface reports as long as it is attached, and `bpftool prog`
+    /// lists.
     pub(in crate::net) fn program(&self) -> u32 {
         self.program
     }
