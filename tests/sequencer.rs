@@ -56,8 +56,23 @@ fn at(dir: &Path, name: &str) -> String {
     format!("shm:{name}?capacity={capacity}&dir={}", dir.display())
 }
 
+/// The address of the stream, with the log that its past is in.
+fn logged(dir: &Path) -> String {
+    format!("{}&log={}", at(dir, "sequenced"), dir.join("log").display())
+}
+
+/// A recorder of the stream, into that log.
+fn record(dir: &Path) -> Recorder {
+    let Address::Shm(ring) = at(dir, "sequenced").parse().unwrap() else { panic!("a ring") };
+    Recorder::open(&ring, dir.join("log"), &RecorderOptions::new()).unwrap()
+}
+
 fn options(dir: &Path, clients: u16) -> SequencerOptions {
-    (1..=clients).fold(SequencerOptions::new(at(dir, "sequenced")), |options, id| {
+    options_of(at(dir, "sequenced"), dir, clients)
+}
+
+fn options_of(stream: String, dir: &Path, clients: u16) -> SequencerOptions {
+    (1..=clients).fold(SequencerOptions::new(stream), |options, id| {
         options.client(ClientOptions::new(ClientId(id), at(dir, &format!("client-{id}"))))
     })
 }
@@ -479,15 +494,11 @@ fn heartbeats_do_not_stop_the_time() {
 #[test]
 fn a_stream_is_taken_up_again_from_its_log() {
     let dir = tempfile::tempdir().unwrap();
-    let log = dir.path().join("log");
-    let stream = format!("{}&log={}", at(dir.path(), "sequenced"), log.display());
-    let client = || ClientOptions::new(ClientId(1), at(dir.path(), "client-1"));
-    let logged = || SequencerOptions::new(&stream).client(client());
+    let options = || options_of(logged(dir.path()), dir.path(), 1);
     // Nothing is recorded yet.
-    let mut sequencer = open(logged());
+    let mut sequencer = open(options());
     let mut client = join(dir.path(), 1, &mut sequencer);
-    let Address::Shm(ring) = stream.parse().unwrap() else { panic!("a ring") };
-    let mut recorder = Recorder::open(&ring, &log, &RecorderOptions::new()).unwrap();
+    let mut recorder = record(dir.path());
     for _ in 0..100 {
         client.submit(b"order").unwrap();
     }
@@ -500,7 +511,7 @@ fn a_stream_is_taken_up_again_from_its_log() {
     for ring in ["sequenced", "client-1"] {
         gapless::shm::remove(dir.path(), ring, true).unwrap();
     }
-    let mut sequencer = open(logged());
+    let mut sequencer = open(options());
     until(|| {
         sequencer.duty_cycle().unwrap();
         sequencer.standing() == Standing::Leading
@@ -601,7 +612,8 @@ const DIRECTORY: &str = "GAPLESS_SEQUENCER_DIRECTORY";
 #[test]
 fn node() {
     let Some(dir) = std::env::var_os(DIRECTORY) else { return };
-    let mut sequencer = open(options(Path::new(&dir), 3));
+    let dir = Path::new(&dir);
+    let mut sequencer = open(options_of(logged(dir), dir, 3));
     let mut standing = Standing::Waiting;
     loop {
         if sequencer.duty_cycle().unwrap() == 0 {
@@ -649,6 +661,14 @@ impl Drop for Node {
     }
 }
 
+/// A client for which a loaded machine is no reason to refuse.
+fn patient(dir: &Path, id: u16) -> Client {
+    let commands = at(dir, &format!("client-{id}"));
+    let mut client = Client::open(ClientId(id), &commands, &at(dir, "sequenced")).unwrap();
+    client.set_silence(LIMIT);
+    client
+}
+
 #[test]
 fn a_leader_that_is_killed_loses_nothing_and_does_nothing_twice() {
     let kills = std::env::var("GAPLESS_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(12);
@@ -656,14 +676,9 @@ fn a_leader_that_is_killed_loses_nothing_and_does_nothing_twice() {
     let mut leader = Node::start(dir.path());
     leader.wait(Standing::Leading);
     let sequenced = at(dir.path(), "sequenced");
-    let mut clients: Vec<_> = [1, 2]
-        .map(|id| {
-            let commands = at(dir.path(), &format!("client-{id}"));
-            let mut client = Client::open(ClientId(id), &commands, &sequenced).unwrap();
-            client.set_silence(LIMIT); // a loaded machine is no reason to refuse
-            client
-        })
-        .into();
+    let mut clients: Vec<_> = [1, 2].map(|id| patient(dir.path(), id)).into();
+    // A standby may start when the ring has no beginning any more: it is in the log then.
+    let mut recorder = record(dir.path());
     let mut replica = Replica::open(&sequenced, Chain::default(), None).unwrap();
     let mut journal = Subscriber::open(&sequenced).unwrap();
     let mut numbers: [Vec<u64>; 2] = Default::default();
@@ -689,6 +704,7 @@ fn a_leader_that_is_killed_loses_nothing_and_does_nothing_twice() {
                 }
             })
             .unwrap();
+        recorder.duty_cycle().unwrap();
         replica.poll(1000, |_| ()).unwrap(); // it holds the ring as every reader does
         std::thread::yield_now();
         (numbers.each_ref().map(|numbers| numbers.len() as u64), terms)
