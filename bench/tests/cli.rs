@@ -119,7 +119,7 @@ fn a_quick_measurement_writes_lines_that_parse_and_a_plot() {
     }
 }
 
-/// Runs every case of a suite once: each leaves a row or the reason why not. Returns those of rates.
+/// Runs every case of a suite once: each leaves a row or the reason why not. Returns the rates.
 fn rates_of(suite: &str) -> Vec<Value> {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let json = dir.path().join("rows.jsonl");
