@@ -34,7 +34,8 @@ impl Sockets {
     }
 
     pub(super) fn check(&self) -> Vec<Finding> {
-        let admin = self.rights.has(Capability::NetAdmin);
+        // The kernel asks for it on the host, whose memory it is.
+        let admin = self.rights.has_on_host(Capability::NetAdmin);
         vec![
             buffer("rmem_max", &self.receive_max, self.wanted.0, admin),
             buffer("wmem_max", &self.send_max, self.wanted.1, admin),
