@@ -12,7 +12,7 @@ use gapless::order::messages::{
 use gapless::order::{
     Audit, CancelReason, Capacity, ClientOrderId, Engine, Exchange, Fate, InstrumentId,
     MarketState, Message, Money, Notifications, OrderId, OrderType, Positions, Price, Quantity,
-    Reason, SelfMatch, Side, Symbol, TimeInForce,
+    Reason, Side, Symbol, TimeInForce,
 };
 use gapless::sequencer::{
     Client, ClientId, ClientOptions, Kind, Leaving, Record, Role, Sequencer, SequencerOptions,
@@ -219,27 +219,6 @@ fn order(id: u64, instrument: InstrumentId, quantity: u64) -> NewOrder {
     }
 }
 
-fn no_limits(client: ClientId) -> SetLimits {
-    SetLimits {
-        max_quantity: Quantity(0),
-        max_notional: Money(0),
-        max_position: Quantity(0),
-        max_gross: Money(0),
-        credit: Money(0),
-        max_loss: Money(0),
-        max_open_orders: 0,
-        max_orders_per_second: 0,
-        collar_basis_points: 0,
-        reference_age_ms: 0,
-        maker_fee_ppm: 0,
-        taker_fee_ppm: 0,
-        client,
-        self_match: SelfMatch::Allow,
-        cancel_on_disconnect: true,
-        stop_on_breach: false,
-    }
-}
-
 fn reason_of(said: &Said) -> Reason {
     match said[..] {
         [Message::Rejected(rejected)] => rejected.reason,
@@ -294,7 +273,7 @@ fn invalid_stock_orders() {
 #[test]
 fn rate_limiting() {
     let mut house = House::open();
-    let limits = SetLimits { max_orders_per_second: 100, ..no_limits(USER) };
+    let limits = SetLimits { max_orders_per_second: 100, ..SetLimits::none(USER) };
     assert!(house.operate(&limits.encode()).is_empty());
     let (before, begun_ns) = (house.said.len(), house.sequencer.time_ns());
     for id in 1..=1000 {
@@ -322,7 +301,7 @@ fn malformed_and_unauthorised_commands_are_rejected_and_audited() {
         (&b"nonsense"[..], Reason::Malformed),
         (&[], Reason::Malformed),
         (&order(7, AAPL, 1).encode()[..39], Reason::Malformed),
-        (&no_limits(USER).encode(), Reason::NotAuthorised),
+        (&SetLimits::none(USER).encode(), Reason::NotAuthorised),
         (&order(7, AAPL, 0).encode(), Reason::InvalidQuantity),
     ] {
         assert_eq!(reason_of(&house.send(command)), reason);
@@ -352,7 +331,7 @@ fn oms_disconnected_its_orders_are_cancelled() {
 #[test]
 fn oms_disconnected_its_orders_stand_if_its_limits_say_so_and_are_listed_on_return() {
     let mut house = House::open();
-    let limits = SetLimits { cancel_on_disconnect: false, ..no_limits(USER) };
+    let limits = SetLimits { cancel_on_disconnect: false, ..SetLimits::none(USER) };
     house.operate(&limits.encode());
     for id in 1..=3 {
         house.send(&order(id, if id == 2 { GOOGL } else { AAPL }, 10 * id).encode());
@@ -427,7 +406,7 @@ fn a_market_order_goes_no_further_than_its_client_s_limits() {
         ..order(1, AAPL, 40)
     };
     // One percent above 187.00 is 188.87; without a collar, credit reaches as far as 187.00.
-    let limits = SetLimits { collar_basis_points: 100, ..no_limits(USER) };
+    let limits = SetLimits { collar_basis_points: 100, ..SetLimits::none(USER) };
     house.operate(&limits.encode());
     let filled = |said: &Said| -> Vec<i64> {
         let fills = said.iter().filter_map(|said| match said {
@@ -439,10 +418,10 @@ fn a_market_order_goes_no_further_than_its_client_s_limits() {
     let said = house.send(&market.encode());
     assert_eq!(filled(&said), [18_800, 18_887]);
     assert!(matches!(said.last(), Some(Message::Cancelled(rest)) if rest.quantity.0 == 20));
-    house.operate(&SetLimits { credit: Money(i64::MAX), ..no_limits(USER) }.encode());
+    house.operate(&SetLimits { credit: Money(i64::MAX), ..SetLimits::none(USER) }.encode());
     let said = house.send(&NewOrder { client_order_id: ClientOrderId(2), ..market }.encode());
     assert!(filled(&said).is_empty(), "{said:?}");
-    house.operate(&no_limits(USER).encode());
+    house.operate(&SetLimits::none(USER).encode());
     let said = house.send(&NewOrder { client_order_id: ClientOrderId(3), ..market }.encode());
     assert_eq!(filled(&said), [18_888, 1_000_000]);
 }

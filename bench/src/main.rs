@@ -62,6 +62,7 @@ Suites:
   net    streams over datagrams between two processes, and their floors
   log    streams on a disk, what disk and memory do by themselves, and peers
   order  the order path: sequencer, risk, matching, fail-over, replay
+  xdp    streams by AF_XDP between two network namespaces, and what they are judged by
 
 Example:
   gapless-bench ipc --quick --json ipc.jsonl";

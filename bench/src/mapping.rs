@@ -1,6 +1,7 @@
 //! A shared file mapping, reduced to what the floor and the control words need: atomic words, and
 //! raw copies. `floor.rs` answers for the protocol. Other unsafe operations are in `clock.rs` and
-//! in the floors that call the kernel by hand, `net/flood.rs` and `net/uring.rs`.
+//! in the floors that call the kernel by hand: `net/flood.rs`, `net/uring.rs`, `net/xsk.rs` and
+//! `net/steer.rs`.
 
 use std::fs::OpenOptions;
 use std::io;

@@ -8,12 +8,17 @@ mod ground;
 mod meeting;
 mod pingpong;
 mod socket;
+mod steer;
 mod uring;
 mod veth;
+mod xdp;
+mod xsk;
 
 pub(crate) use flood::{Flood, segment};
-pub(crate) use ground::{Ground, Path};
+pub(crate) use ground::{Across, Ground, Path, Side};
 pub(crate) use meeting::{ask, tell, told};
 pub(crate) use pingpong::{Dial, Duplex, PingPong};
 pub(crate) use socket::BareSocket;
+pub(crate) use steer::Mode;
 pub(crate) use uring::BareUring;
+pub(crate) use xdp::BareXdp;

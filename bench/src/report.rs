@@ -68,6 +68,22 @@ pub(crate) struct Row {
     pub(crate) ratio_inline: Option<f64>,
     /// p50 over that of the plain ring.
     pub(crate) ratio_ring: Option<f64>,
+    /// Over the same by plain sockets, and by io_uring: latencies, and the rate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ratio_socket_p50: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ratio_socket_p99: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ratio_socket: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ratio_uring_p50: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ratio_uring_p99: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ratio_uring: Option<f64>,
+    /// System calls a message, those of both sides together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) system_calls_per_message: Option<f64>,
     /// How often a stream's writer was killed in all rounds, and what became of its commands.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) kills: Option<u64>,
@@ -105,6 +121,9 @@ impl Row {
     fn remark(&self) -> Option<String> {
         if let (Some(kills), Some(lost), Some(twice)) = (self.kills, self.lost, self.duplicated) {
             return Some(format!("{kills} kills, {lost} lost, {twice} duplicated"));
+        }
+        if let Some(calls) = self.system_calls_per_message {
+            return Some(format!("{calls:.4} system calls a message, both sides together"));
         }
         let equal = self.hash_equal?;
         Some(format!("the states' hashes are {}equal", if equal { "" } else { "NOT " }))
@@ -230,6 +249,8 @@ impl Report {
             "×lossfree",
             "×inline",
             "×ring",
+            "×socket",
+            "×uring",
             "samples",
         ]);
         for row in &self.rows {
@@ -251,6 +272,8 @@ impl Report {
                 ratio(row.ratio_lossfree),
                 ratio(row.ratio_inline),
                 ratio(row.ratio_ring),
+                ratio(row.ratio_socket_p50.or(row.ratio_socket)),
+                ratio(row.ratio_uring_p50.or(row.ratio_uring)),
                 row.samples.to_string(),
             ]);
         }
@@ -297,6 +320,7 @@ fn row(suite: &str, case: &str, class: Class, clock: Clock, runs: &[&Run]) -> Ro
             Some(ns / f64::from(run.outcome.operations_per_sample))
         }))
     };
+    let calls = Spread::of(runs.iter().filter_map(|run| run.outcome.system_calls_per_message));
     let rates = Spread::of(runs.iter().filter_map(|run| run.outcome.rate_mps));
     let median = |spread: Option<Spread>| spread.map(|spread| spread.median);
     let names: Vec<&String> = runs.iter().flat_map(|run| run.outcome.details.keys()).collect();
@@ -329,6 +353,13 @@ fn row(suite: &str, case: &str, class: Class, clock: Clock, runs: &[&Run]) -> Ro
         ratio_lossfree: None,
         ratio_inline: None,
         ratio_ring: None,
+        ratio_socket_p50: None,
+        ratio_socket_p99: None,
+        ratio_socket: None,
+        ratio_uring_p50: None,
+        ratio_uring_p99: None,
+        ratio_uring: None,
+        system_calls_per_message: median(calls),
         kills: total(|kills| kills.kills),
         lost: total(|kills| kills.lost),
         duplicated: total(|kills| kills.duplicated),
@@ -373,6 +404,16 @@ fn compare(rows: &mut [Row], cases: &[Case]) {
         }
         if let Some(ring) = find(&case.ring) {
             row.ratio_ring = over(row.p50_ns, ring.p50_ns);
+        }
+        if let Some(sockets) = find(&case.sockets) {
+            row.ratio_socket_p50 = over(row.p50_ns, sockets.p50_ns);
+            row.ratio_socket_p99 = over(row.p99_ns, sockets.p99_ns);
+            row.ratio_socket = over(row.rate_mps, sockets.rate_mps);
+        }
+        if let Some(uring) = find(&case.uring) {
+            row.ratio_uring_p50 = over(row.p50_ns, uring.p50_ns);
+            row.ratio_uring_p99 = over(row.p99_ns, uring.p99_ns);
+            row.ratio_uring = over(row.rate_mps, uring.rate_mps);
         }
         if let Some(lossfree) = find(&case.lossfree) {
             let latency = over(row.p99_ns, lossfree.p99_ns);
@@ -497,6 +538,27 @@ mod tests {
         assert_eq!((rows[1].ratio_lossfree, rows[1].ratio_inline), (Some(3.0), None));
         assert_eq!(rows[1].details["p999_over_lossfree_p50"], 3.0);
         assert_eq!((rows[2].ratio_lossfree, rows[2].ratio_inline), (None, Some(1.5)));
+    }
+
+    #[test]
+    fn back_ends_are_held_against_each_other() {
+        let cases = [
+            Case::new("sockets", LineScenario),
+            Case::new("uring", LineScenario),
+            Case::new("bypass", LineScenario).over_sockets("sockets").over_uring("uring"),
+        ];
+        let runs = [200, 400, 100].into_iter().enumerate();
+        let mut runs: Vec<Run> = runs.map(|(case, ns)| run(case, Class::Far, ns)).collect();
+        runs[2].outcome.system_calls_per_message = Some(0.03);
+        let report = Report::new(host(), Clock::with_rate(1.0), "xdp", &cases, &runs).unwrap();
+        let row = &report.rows[2];
+        assert_eq!((row.ratio_socket_p50, row.ratio_uring_p50), (Some(0.5), Some(0.25)));
+        assert_eq!((row.ratio_socket, row.ratio_uring), (Some(2.0), Some(4.0)));
+        let remarks: Vec<_> = report.remarks().collect();
+        assert_eq!(remarks, ["bypass: 0.0300 system calls a message, both sides together"]);
+        let line = serde_json::to_value(row).unwrap();
+        assert_eq!(line["system_calls_per_message"], 0.03);
+        assert!(serde_json::to_value(&report.rows[0]).unwrap().get("ratio_socket_p50").is_none());
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub(crate) struct Case {
     pub(crate) inline: Option<String>,
     /// The plain ring's case, where this one carries the same through more than a ring.
     pub(crate) ring: Option<String>,
+    /// The same work by plain sockets, and by io_uring, where this one's is by AF_XDP.
+    pub(crate) sockets: Option<String>,
+    pub(crate) uring: Option<String>,
     pub(crate) partner: Partner,
     /// Whether it does not matter how far apart the cores are, since one side does all the work or
     /// the disk takes most of the time: runs of both classes are then one row.
@@ -75,6 +78,8 @@ impl Case {
             lossfree: None,
             inline: None,
             ring: None,
+            sockets: None,
+            uring: None,
             partner: Partner::Process,
             any_class: false,
             pooled: false,
@@ -107,9 +112,20 @@ impl Case {
         self
     }
 
+    pub(crate) fn over_sockets(mut self, sockets: impl Into<String>) -> Self {
+        self.sockets = Some(sockets.into());
+        self
+    }
+
+    pub(crate) fn over_uring(mut self, uring: impl Into<String>) -> Self {
+        self.uring = Some(uring.into());
+        self
+    }
+
     /// The cases that this one is compared with.
     pub(crate) fn measures(&self) -> impl Iterator<Item = &String> {
-        [&self.floor, &self.rival, &self.lossfree, &self.inline, &self.ring].into_iter().flatten()
+        let judges = [&self.floor, &self.rival, &self.lossfree, &self.inline, &self.ring];
+        judges.into_iter().chain([&self.sockets, &self.uring]).flatten()
     }
 
     pub(crate) fn pooled(mut self) -> Self {
@@ -205,6 +221,8 @@ pub(crate) struct Outcome {
     pub(crate) operations_per_sample: u32,
     /// Messages (or operations) a second, in millions.
     pub(crate) rate_mps: Option<f64>,
+    /// System calls a message, those of both sides together.
+    pub(crate) system_calls_per_message: Option<f64>,
     /// What only this case has to say.
     pub(crate) details: BTreeMap<String, f64>,
     /// Added up over the rounds.

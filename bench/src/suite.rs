@@ -4,6 +4,7 @@ mod ipc;
 mod log;
 mod net;
 mod order;
+mod xdp;
 
 use anyhow::{Result, bail};
 
@@ -18,11 +19,12 @@ struct Suite {
 }
 
 /// Every suite there is; the help text of the command says what each measures.
-const SUITES: [Suite; 4] = [
+const SUITES: [Suite; 5] = [
     Suite { name: "ipc", cases: ipc::cases, on_disk: false },
     Suite { name: "net", cases: net::cases, on_disk: false },
     Suite { name: "log", cases: log::cases, on_disk: true },
     Suite { name: "order", cases: order::cases, on_disk: false },
+    Suite { name: "xdp", cases: xdp::cases, on_disk: false },
 ];
 
 /// The cases of a suite.
@@ -135,6 +137,22 @@ mod tests {
         let inline = cases.iter().find(|case| case.name == "order/roundtrip").unwrap();
         assert_eq!(inline.floor.as_deref(), Some("floor/line"));
         assert_eq!(inline.ring.as_deref(), Some("ring/rtt/40"));
+    }
+
+    #[test]
+    fn the_bypass_and_what_it_is_judged_by_are_there() {
+        let cases = cases("xdp").unwrap();
+        for name in [
+            "floor/xdp/rtt",
+            "floor/xdp/rtt/1400",
+            "floor/xdp/rtt/driver",
+            "floor/socket/rtt",
+            "socket/throughput/64/single/nogso",
+        ] {
+            assert!(cases.iter().any(|case| case.name == name), "{name}");
+        }
+        let socket = cases.iter().find(|case| case.name == "socket/rtt/512").unwrap();
+        assert_eq!(socket.floor.as_deref(), Some("floor/socket/rtt/512"));
     }
 
     #[test]

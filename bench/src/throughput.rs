@@ -94,6 +94,18 @@ impl Drain {
     }
 }
 
+/// Tells of the system calls that sender and receiver made, if they make any.
+fn with_calls(outcome: Outcome, calls: [Option<u64>; 2], messages: u64) -> Outcome {
+    let [Some(sender), Some(receiver)] = calls else {
+        return outcome;
+    };
+    let a_message = |calls: u64| calls as f64 / messages.max(1) as f64;
+    let both = Some(a_message(sender + receiver));
+    Outcome { system_calls_per_message: both, ..outcome }
+        .with_detail("sender_calls_per_message", a_message(sender))
+        .with_detail("receiver_calls_per_message", a_message(receiver))
+}
+
 impl<L: Link> Scenario for Throughput<L> {
     fn obstacle(&self) -> Option<String> {
         self.link.obstacle()
@@ -161,13 +173,8 @@ impl<L: Link> Scenario for Throughput<L> {
         let noted = receiver.remarks().into_iter();
         let outcome =
             noted.fold(outcome, |outcome, (name, value)| outcome.with_detail(name, value));
-        let Some(calls) = receiver.calls() else {
-            return Ok(outcome);
-        };
-        let a_message = |calls: u64| calls as f64 / received.max(1) as f64;
-        Ok(outcome
-            .with_detail("sender_calls_per_message", a_message(control.get(Word::Progress)))
-            .with_detail("receiver_calls_per_message", a_message(calls)))
+        let calls = [Some(control.get(Word::Progress)), receiver.calls()];
+        Ok(with_calls(outcome, calls, received))
     }
 
     fn follow(&self, session: &Session<'_>) -> Result<()> {

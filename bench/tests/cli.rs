@@ -26,9 +26,18 @@ fn help_names_the_suites_and_the_options() {
     let output = bench(&["--help"]);
     assert!(output.status.success());
     let help = text(&output.stdout);
-    for word in
-        ["ipc", "net", "log", "order", "--quick", "--json", "--svg", "instructions", "Example"]
-    {
+    for word in [
+        "ipc",
+        "net",
+        "log",
+        "order",
+        "xdp",
+        "--quick",
+        "--json",
+        "--svg",
+        "instructions",
+        "Example",
+    ] {
         assert!(help.contains(word), "{word} is missing in:\n{help}");
     }
     assert!(!help.contains("__partner"));
@@ -110,16 +119,18 @@ fn a_quick_measurement_writes_lines_that_parse_and_a_plot() {
     }
 }
 
-#[test]
-fn each_case_of_the_wire_leaves_a_row_or_the_reason_why_not() {
+/// Runs every case of a suite once: each leaves a row or the reason why not. Returns the rates.
+fn rates_of(suite: &str) -> Vec<Value> {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let json = dir.path().join("net.jsonl");
+    let json = dir.path().join("rows.jsonl");
     let path = json.to_str().expect("a plain path");
     let _cores = measuring();
-    let output = bench(&["net", "--quick", "--rounds=1", "--json", path]);
+    let output = bench(&[suite, "--quick", "--rounds=1", "--json", path]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let table = text(&output.stdout);
     let rows = parse(&json);
+    // A case whose class would not stay has no row; not all of them can be without.
+    assert!(!rows.is_empty());
     for row in &rows {
         let case = row["case"].as_str().expect("a case");
         assert!(table.contains(case), "{case} is not in what people read");
@@ -130,18 +141,28 @@ fn each_case_of_the_wire_leaves_a_row_or_the_reason_why_not() {
         }
         let is_latency =
             ["/rtt", "repair/", "paced/", "receivers/"].iter().any(|part| case.contains(part));
-        if is_latency {
-            assert!(row["p50_ns"].as_f64().expect("a latency") > 0.0, "{row}");
-        } else {
-            assert!(row["rate_mps"].as_f64().expect("a rate") > 0.0, "{row}");
-            for side in ["sender", "receiver"] {
-                let calls = &row["details"][format!("{side}_calls_per_message")];
-                assert!(calls.as_f64().expect("a count") > 0.0, "{row}");
-            }
+        let figure = if is_latency { "p50_ns" } else { "rate_mps" };
+        assert!(row[figure].as_f64().expect("a figure") > 0.0, "{row}");
+    }
+    let is_rate = |row: &Value| row["rate_mps"].is_number() && row["p50_ns"].is_null();
+    rows.into_iter().filter(is_rate).collect()
+}
+
+#[test]
+fn each_case_of_the_wire_leaves_a_row_or_the_reason_why_not() {
+    for row in rates_of("net") {
+        for side in ["sender", "receiver"] {
+            let calls = &row["details"][format!("{side}_calls_per_message")];
+            assert!(calls.as_f64().expect("a count") > 0.0, "{row}");
         }
     }
-    // A case whose class would not stay has no row; not all of them can be without.
-    assert!(!rows.is_empty());
+}
+
+#[test]
+fn each_case_of_the_bypass_leaves_a_row_or_the_reason_why_not() {
+    for row in rates_of("xdp") {
+        assert!(row["system_calls_per_message"].as_f64().expect("a count") > 0.0, "{row}");
+    }
 }
 
 #[test]

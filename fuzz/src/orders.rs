@@ -142,21 +142,15 @@ fn instrument() -> DefineInstrument {
 
 fn limits() -> SetLimits {
     SetLimits {
-        max_quantity: Quantity(0),
-        max_notional: Money(0),
         max_position: Quantity(1000),
         max_gross: Money(1_000_000),
         credit: Money(1_000_000),
         max_loss: Money(10_000),
         max_open_orders: 20,
-        max_orders_per_second: 0,
-        collar_basis_points: 0,
-        reference_age_ms: 0,
         maker_fee_ppm: -10,
         taker_fee_ppm: 30,
-        client: ClientId(2),
         self_match: SelfMatch::CancelStanding,
-        cancel_on_disconnect: true,
         stop_on_breach: true,
+        ..SetLimits::none(ClientId(2))
     }
 }

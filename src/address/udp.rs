@@ -108,6 +108,16 @@ impl UdpAddress {
         self.backend
     }
 
+    /// The receive buffer that its sockets ask for, bytes.
+    pub fn receive_buffer_bytes(&self) -> usize {
+        self.receive_buffer_bytes
+    }
+
+    /// The send buffer that its sockets ask for, bytes.
+    pub fn send_buffer_bytes(&self) -> usize {
+        self.send_buffer_bytes
+    }
+
     /// How a publisher sends.
     pub fn sender_options(&self) -> &SenderOptions {
         &self.sender

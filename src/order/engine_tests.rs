@@ -4,8 +4,7 @@ use proptest::prelude::*;
 
 use super::super::exchange::Exchange;
 use super::super::field::{
-    ClientOrderId, MarketState, Money, OrderType, Price, Quantity, SelfMatch, Side, Symbol,
-    TimeInForce,
+    ClientOrderId, MarketState, OrderType, Price, Quantity, Side, Symbol, TimeInForce,
 };
 use super::super::messages::{
     CancelOrder, DefineInstrument, KillSwitch, MassCancel, NewOrder, ReplaceOrder, SetLimits,
@@ -173,24 +172,7 @@ pub(super) fn replace(original: u64, id: u64, price: i64, quantity: u64) -> Repl
 
 /// No limits but those that are set.
 pub(super) fn limits(client: u16) -> SetLimits {
-    SetLimits {
-        max_quantity: Quantity(0),
-        max_notional: Money(0),
-        max_position: Quantity(0),
-        max_gross: Money(0),
-        credit: Money(0),
-        max_loss: Money(0),
-        max_open_orders: 0,
-        max_orders_per_second: 0,
-        collar_basis_points: 0,
-        reference_age_ms: 0,
-        maker_fee_ppm: 0,
-        taker_fee_ppm: 0,
-        client: ClientId(client),
-        self_match: SelfMatch::Allow,
-        cancel_on_disconnect: true,
-        stop_on_breach: false,
-    }
+    SetLimits::none(ClientId(client))
 }
 
 /// What a gateway brings, of a kind that needs no more.

@@ -2,7 +2,7 @@
 
 use super::field::{Field, Money, Quantity, Reason, SelfMatch};
 use super::messages::SetLimits;
-use crate::sequencer::{ImageReader, ImageWriter, LoadError};
+use crate::sequencer::{ClientId, ImageReader, ImageWriter, LoadError};
 
 /// Fees and rebates are at most all of the notional, in millionths.
 const FEE_PPM_MAX: i32 = 1_000_000;
@@ -43,8 +43,17 @@ pub struct Limits {
     pub stop_on_breach: bool,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
+impl SetLimits {
+    /// No limits and no fees: what holds for a client that none were set for.
+    ///
+    /// ```
+    /// use gapless::order::{Quantity, messages::SetLimits};
+    /// use gapless::sequencer::ClientId;
+    ///
+    /// let one = SetLimits { max_quantity: Quantity(100), ..SetLimits::none(ClientId(7)) };
+    /// assert_eq!((one.max_open_orders, one.cancel_on_disconnect), (0, true));
+    /// ```
+    pub fn none(client: ClientId) -> Self {
         Self {
             max_quantity: Quantity(0),
             max_notional: Money(0),
@@ -58,10 +67,17 @@ impl Default for Limits {
             reference_age_ms: 0,
             maker_fee_ppm: 0,
             taker_fee_ppm: 0,
+            client,
             self_match: SelfMatch::Allow,
             cancel_on_disconnect: true,
             stop_on_breach: false,
         }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::of(&SetLimits::none(ClientId::NONE))
     }
 }
 
@@ -71,7 +87,14 @@ impl TryFrom<&SetLimits> for Limits {
     /// [`Reason::InvalidLimit`] if money is negative, the largest position is more than a position
     /// can be, or a fee or rebate is more than all of the notional.
     fn try_from(message: &SetLimits) -> Result<Self, Reason> {
-        let limits = Self {
+        let limits = Self::of(message);
+        if limits.sound() { Ok(limits) } else { Err(Reason::InvalidLimit) }
+    }
+}
+
+impl Limits {
+    fn of(message: &SetLimits) -> Self {
+        Self {
             max_quantity: message.max_quantity,
             max_notional: message.max_notional,
             max_position: message.max_position,
@@ -87,12 +110,9 @@ impl TryFrom<&SetLimits> for Limits {
             self_match: message.self_match,
             cancel_on_disconnect: message.cancel_on_disconnect,
             stop_on_breach: message.stop_on_breach,
-        };
-        if limits.sound() { Ok(limits) } else { Err(Reason::InvalidLimit) }
+        }
     }
-}
 
-impl Limits {
     fn sound(&self) -> bool {
         let money = [self.max_notional, self.max_gross, self.credit, self.max_loss];
         let fees = [self.maker_fee_ppm, self.taker_fee_ppm];

@@ -158,7 +158,7 @@ fn a_mark_that_cannot_be_reckoned_with_is_not_taken() {
 fn clients_and_instruments_beyond_the_capacity_are_rejected() {
     let mut desk = limited(|_| {});
     for client in [0, 5, u16::MAX].map(ClientId) {
-        assert_eq!(desk.risk.set_limits(&no_limits(client)), Err(Reason::Capacity));
+        assert_eq!(desk.risk.set_limits(&SetLimits::none(client)), Err(Reason::Capacity));
         assert_eq!(desk.risk.limits(client), Limits::default());
         assert_eq!(
             (desk.risk.figures(client), desk.risk.position(client, InstrumentId(1))),
@@ -174,7 +174,8 @@ fn clients_and_instruments_beyond_the_capacity_are_rejected() {
         assert!(!desk.risk.in_use(InstrumentId(id)));
     }
     assert!(desk.send_in(8, Buy, 1, 1).is_ok());
-    let invalid = SetLimits { credit: Money(-1), max_quantity: Quantity(1), ..no_limits(CLIENT) };
+    let invalid =
+        SetLimits { credit: Money(-1), max_quantity: Quantity(1), ..SetLimits::none(CLIENT) };
     assert_eq!(desk.risk.set_limits(&invalid), Err(Reason::InvalidLimit));
     assert_eq!(desk.risk.limits(CLIENT).max_quantity, Quantity(0), "all is as it was");
 }

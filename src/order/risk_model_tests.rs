@@ -120,7 +120,7 @@ impl Naive {
     fn new() -> Self {
         Self {
             risk: Risk::new(CLIENTS.into(), INSTRUMENTS as usize),
-            limits: (0..=CLIENTS).map(|client| no_limits(ClientId(client))).collect(),
+            limits: (0..=CLIENTS).map(|client| SetLimits::none(ClientId(client))).collect(),
             orders: Vec::new(),
             trades: Vec::new(),
             stopped: vec![false; usize::from(CLIENTS) + 1],
@@ -321,7 +321,7 @@ impl Naive {
             8 => limits.maker_fee_ppm = i32::from(value) * -10,
             9 => limits.taker_fee_ppm = i32::from(value) * 20,
             10 => limits.stop_on_breach = value > 1_500,
-            _ => *limits = no_limits(ClientId(client)),
+            _ => *limits = SetLimits::none(ClientId(client)),
         }
         self.risk.set_limits(limits).unwrap();
     }

@@ -1,7 +1,7 @@
 //! Tests of pre-trade risk: each check by name, at its limit and one beyond.
 
 use super::*;
-use crate::order::field::{MarketState, SelfMatch, Symbol};
+use crate::order::field::{MarketState, Symbol};
 use Side::{Buy, Sell};
 
 #[path = "risk_live_tests.rs"]
@@ -26,27 +26,6 @@ fn instrument(id: u32, multiplier: u64) -> Instrument {
     }
 }
 
-fn no_limits(client: ClientId) -> SetLimits {
-    SetLimits {
-        max_quantity: Quantity(0),
-        max_notional: Money(0),
-        max_position: Quantity(0),
-        max_gross: Money(0),
-        credit: Money(0),
-        max_loss: Money(0),
-        max_open_orders: 0,
-        max_orders_per_second: 0,
-        collar_basis_points: 0,
-        reference_age_ms: 0,
-        maker_fee_ppm: 0,
-        taker_fee_ppm: 0,
-        client,
-        self_match: SelfMatch::Allow,
-        cancel_on_disconnect: true,
-        stop_on_breach: false,
-    }
-}
-
 /// Risk with one client, and the time.
 struct Desk {
     risk: Risk,
@@ -62,7 +41,7 @@ fn limited(change: impl FnOnce(&mut SetLimits)) -> Desk {
 
 impl Desk {
     fn set(&mut self, change: impl FnOnce(&mut SetLimits)) {
-        let mut message = no_limits(CLIENT);
+        let mut message = SetLimits::none(CLIENT);
         change(&mut message);
         self.risk.set_limits(&message).unwrap();
     }
@@ -342,7 +321,7 @@ fn purchases_beyond_the_credit_are_rejected_and_sales_bring_it_back() {
 #[test]
 fn checks_come_cheapest_first() {
     // All at once too tight; each is taken away when it has spoken.
-    let mut limits = no_limits(CLIENT);
+    let mut limits = SetLimits::none(CLIENT);
     limits.max_orders_per_second = 1;
     limits.max_quantity = Quantity(1);
     limits.max_notional = Money(1);

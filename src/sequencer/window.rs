@@ -94,7 +94,7 @@ impl Window {
         self.len() == self.slots.len()
     }
 
-    pub(crate) fn slot(&mut self, sequence: u64) -> &mut (Vec<u8>, u64) {
+    fn slot(&mut self, sequence: u64) -> &mut (Vec<u8>, u64) {
         let index = sequence % self.slots.len() as u64;
         &mut self.slots[index as usize]
     }

@@ -5,6 +5,7 @@
 
 mod demo;
 mod digest;
+mod doctor;
 mod enveloped;
 mod exit;
 mod inspect;
@@ -86,6 +87,7 @@ Examples:
   gapless ls                                     which streams there are
   gapless inspect load --follow                  who reads it, and who is behind
   gapless stat                                   what senders and receivers count, live
+  gapless doctor                                 what this host can do, and what would fix the rest
   gapless rm greetings                           away with it";
 
 #[derive(Parser)]
@@ -113,6 +115,7 @@ enum Command {
     Ls(ls::Args),
     Inspect(inspect::Args),
     Stat(stat::Args),
+    Doctor(doctor::Args),
     Record(record::Args),
     Replay(replay::Args),
     Log(log::Args),
@@ -152,6 +155,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Ls(args) => ls::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Stat(args) => stat::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Record(args) => record::run(&args),
         Command::Replay(args) => replay::run(args),
         Command::Log(args) => log::run(&args),

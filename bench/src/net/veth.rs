@@ -4,6 +4,7 @@
 //! socket in them, so nothing is left behind, however the program ends. Nothing outside them is
 //! touched.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -17,8 +18,9 @@ use nix::sched::{CloneFlags, setns, unshare};
 /// Addresses of the lead's and of the partner's end.
 pub(crate) const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 pub(crate) const FAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
-const NEAR_LINK: &str = "near";
-const FAR_LINK: &str = "far";
+/// Their interfaces.
+pub(crate) const NEAR_LINK: &CStr = c"near";
+pub(crate) const FAR_LINK: &CStr = c"far";
 /// The kernel takes milliseconds to find that both ends are up.
 const UP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -33,33 +35,48 @@ pub(crate) fn current_namespace() -> Result<File> {
     File::open("/proc/thread-self/ns/net").context("open this thread's network namespace")
 }
 
+/// Calls `work` in `namespace`. A socket stays where it was opened.
+pub(crate) fn inside<T>(namespace: &File, work: impl FnOnce() -> T) -> Result<T> {
+    let home = current_namespace()?;
+    setns(namespace, CloneFlags::CLONE_NEWNET).context("enter the network namespace")?;
+    let done = work();
+    setns(home, CloneFlags::CLONE_NEWNET).context("leave the network namespace")?;
+    Ok(done)
+}
+
 impl Veth {
-    /// Makes the namespaces and the pair.
+    /// Makes the namespaces and the pair, which takes no super-datagrams if it is to be `cut`: the
+    /// kernel cuts them before.
     ///
     /// # Errors
     /// Without the right to (root has it), or without the program `ip`.
-    pub(crate) fn create() -> Result<Self> {
+    pub(crate) fn create(cut: bool) -> Result<Self> {
         // In a thread of its own, which takes its place in the new namespaces to its end.
-        let thread = std::thread::Builder::new().name("veth".into()).spawn(Self::create_here);
+        let thread = std::thread::Builder::new().name("veth".into());
+        let thread = thread.spawn(move || Self::create_here(cut));
         let thread = thread.context("start a thread")?;
         thread.join().map_err(|_| anyhow!("the thread that makes the veth pair panicked"))?
     }
 
-    fn create_here() -> Result<Self> {
+    fn create_here(cut: bool) -> Result<Self> {
         let near = fresh_namespace()?;
         let far = fresh_namespace()?;
         let pair = Self { near, far };
+        let [near_link, far_link] = [NEAR_LINK, FAR_LINK].map(CStr::to_string_lossy);
         ip(&format!(
-            "link add {FAR_LINK} type veth peer name {NEAR_LINK} netns {near}\n\
-             address add {FAR}/30 dev {FAR_LINK}\n\
-             link set {FAR_LINK} up\n",
-            near = path(&pair.near),
+            "link add {far_link} type veth peer name {near_link} netns {}\n",
+            path(&pair.near),
         ))?;
+        let up = |link: &str, address: Ipv4Addr| {
+            let cut = if cut { format!("link set {link} gso_max_segs 1\n") } else { String::new() };
+            ip(&format!("{cut}address add {address}/30 dev {link}\nlink set {link} up\n"))
+        };
+        up(&far_link, FAR)?;
         pair.enter(&pair.near)?;
-        ip(&format!("address add {NEAR}/30 dev {NEAR_LINK}\nlink set {NEAR_LINK} up\n"))?;
-        wait_until_up(NEAR_LINK)?;
+        up(&near_link, NEAR)?;
+        wait_until_up(&near_link)?;
         pair.enter(&pair.far)?;
-        wait_until_up(FAR_LINK)?;
+        wait_until_up(&far_link)?;
         Ok(pair)
     }
 
@@ -70,6 +87,11 @@ impl Veth {
     /// The lead's namespace.
     pub(crate) fn near(&self) -> Result<File> {
         self.near.try_clone().context("duplicate a namespace's descriptor")
+    }
+
+    /// The partner's namespace.
+    pub(crate) fn far(&self) -> Result<File> {
+        self.far.try_clone().context("duplicate a namespace's descriptor")
     }
 
     /// Where other processes find the partner's namespace, as long as this pair is held.
@@ -136,7 +158,7 @@ mod tests {
     #[test]
     fn a_datagram_crosses_the_pair_or_the_reason_is_told() {
         let home = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
-        match Veth::create() {
+        match Veth::create(false) {
             Ok(pair) => {
                 let near = socket(&pair.near, NEAR);
                 let far = socket(&File::open(pair.far_path()).unwrap(), FAR);

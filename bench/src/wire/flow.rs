@@ -1,7 +1,6 @@
 //! One stream, flat out or paced: a publisher there, one receiver or several here, each of them
 //! polled in turn by one thread. Everything published must be delivered to all of them.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use gapless::wire::Inlet;
 
 use super::address::{Backend, Form, fresh, lose, parsed, until};
 use crate::link::{Link, Receiver, Sender, consume};
-use crate::net::{tell, told};
+use crate::net::{self, Side, tell, told};
 
 /// Datagrams taken by a poll, about.
 const POLL_LIMIT: usize = 64;
@@ -30,6 +29,9 @@ pub(crate) struct Flow<const N: usize> {
     pub(crate) backend: Backend,
     pub(crate) form: Form,
     pub(crate) datagram_bytes: usize,
+    /// What lies between the sides: the lead receives. Others than the loopback interface have to
+    /// be there already.
+    pub(crate) path: net::Path,
     /// Receivers of the stream; one if it is unicast.
     pub(crate) receivers: usize,
     /// The share of datagrams that are lost on their way into each of them; `None`: nothing stands
@@ -40,8 +42,8 @@ pub(crate) struct Flow<const N: usize> {
 impl<const N: usize> Flow<N> {
     /// Plain sockets, unicast, nothing lost.
     pub(crate) fn new(datagram_bytes: usize) -> Self {
-        let (backend, form) = (Backend::Socket, Form::Unicast);
-        Self { backend, form, datagram_bytes, receivers: 1, loss: None }
+        let (backend, form, path) = (Backend::Socket, Form::Unicast, net::Path::Loopback);
+        Self { backend, form, datagram_bytes, path, receivers: 1, loss: None }
     }
 }
 
@@ -63,6 +65,7 @@ impl<const N: usize> Link for Flow<N> {
     fn open_sender(&self, dir: &Path, channel: &str) -> Result<FlowSender<N>> {
         Ok(FlowSender {
             dir: dir.to_path_buf(),
+            path: self.path,
             channel: channel.to_owned(),
             receivers: self.receivers,
             batch: batch(self.datagram_bytes, N),
@@ -73,7 +76,7 @@ impl<const N: usize> Link for Flow<N> {
     fn open_receiver(&self, dir: &Path, channel: &str) -> Result<FlowReceivers<N>> {
         let (backend, datagram) = (self.backend.name(), self.datagram_bytes);
         let options = format!("backend={backend}&datagram={datagram}&flow=slowest");
-        let address = fresh(self.form, IpAddr::V4(Ipv4Addr::LOCALHOST), dir, &options)?;
+        let address = fresh(self.form, self.path.address(Side::Lead), dir, &options)?;
         let parsed = parsed(&address)?;
         let mut receivers = Vec::new();
         for seed in 0..self.receivers {
@@ -93,6 +96,7 @@ impl<const N: usize> Link for Flow<N> {
 /// The sending end: batches that fill a system call each.
 pub(crate) struct FlowSender<const N: usize> {
     dir: PathBuf,
+    path: net::Path,
     channel: String,
     receivers: usize,
     batch: usize,
@@ -117,6 +121,9 @@ pub(super) fn fault(error: impl std::fmt::Display) -> ! {
 impl<const N: usize> Sender for FlowSender<N> {
     fn connect(&mut self) -> Result<()> {
         let address = told(&self.dir, &self.channel).context("no receiver is open")?;
+        // A group is reached by this side's own interface.
+        let [near, far] = [Side::Lead, Side::Partner].map(|side| self.path.address(side));
+        let address = address.replace(&format!("iface={near}"), &format!("iface={far}"));
         let mut publisher = Publisher::open(&address)?;
         until("every receiver reports", || {
             publisher.poll()?;
