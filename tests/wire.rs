@@ -111,7 +111,7 @@ fn ring_to_wire_to_ring_over_a_bad_line() {
         Publisher::open(&format!("shm:orders?capacity=1M&max=1450&dir={}", dir.path().display()))
             .unwrap();
 
-    let network = Faulty::new(Network::open(Backend::Auto).unwrap(), 7);
+    let network = Faulty::new(Network::open(Backend::Socket).unwrap(), 7);
     let bad =
         Faults { loss: 0.05, duplicate: 0.02, reorder: 0.05, reorder_by: 4, ..Faults::default() };
     let mut receiver = ReceiverAgent::open_over(network, &udp(&from), &to).unwrap();

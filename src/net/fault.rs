@@ -69,7 +69,7 @@ pub enum Direction {
 /// ```
 /// use gapless::net::{Backend, Datagrams, Direction, Faults, Faulty, Network};
 /// use gapless::net::{Run, SocketOptions, SocketSet};
-/// let mut network = Faulty::new(Network::open(Backend::Auto)?, 42);
+/// let mut network = Faulty::new(Network::open(Backend::Socket)?, 42);
 /// let here = network.add(&SocketOptions::new("127.0.0.1:0".parse()?))?;
 /// let there = network.local_address(here);
 /// network.set(Direction::Send, SocketSet::of(here), Faults { loss: 0.5, ..Faults::default() });

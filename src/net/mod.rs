@@ -1,9 +1,9 @@
 //! Datagram I/O: moves bytes between sockets and callers, knows no protocol.
 //!
-//! One trait, [`Datagrams`], and who implements it: [`SocketNetwork`] (plain non-blocking sockets,
-//! the quickest for a lone packet), [`UringNetwork`] (io_uring, one system call for many sockets)
-//! and [`Faulty`], which wraps another and makes it a bad one. [`Network`] chooses between the
-//! back ends at run time.
+//! One trait, [`Datagrams`], and who implements it: [`SocketNetwork`] (plain non-blocking sockets),
+//! [`UringNetwork`] (io_uring, one system call for many sockets), [`XdpNetwork`] (AF_XDP, past the
+//! kernel's network stack: the quickest for a lone packet, and takes rights) and [`Faulty`], which
+//! wraps another and makes it a bad one. [`Network`] chooses between the back ends at run time.
 //!
 //! Nothing here blocks but [`Datagrams::wait`], and nothing allocates but [`Datagrams::add`]. A
 //! lone datagram costs one system call to send and one to receive; a flood is moved in super
@@ -13,7 +13,7 @@
 //! ```
 //! use gapless::net::{Backend, Datagrams, Network, Run, SocketOptions, SocketSet};
 //! # use std::net::SocketAddr;
-//! let mut network = Network::open(Backend::Auto)?;
+//! let mut network = Network::open(Backend::Socket)?;
 //! let any: SocketAddr = "127.0.0.1:0".parse()?;
 //! let here = network.add(&SocketOptions::new(any))?;
 //! let there = network.local_address(here);

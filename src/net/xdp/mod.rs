@@ -247,7 +247,7 @@ impl XdpNetwork {
             vec![own]
         };
         for address in wanted {
-            if endpoint.steered.iter().any(|known| *known == (port, address)) {
+            if endpoint.steered.contains(&(port, address)) {
                 continue;
             }
             let pair = Pair { address, port: endpoint.local.port(), vlan };

@@ -302,9 +302,13 @@ impl Member {
         let Some(claim) = state.claims.iter().find(|claim| claim.pair == *pair) else {
             return false;
         };
-        let others = claim.owners.iter().filter(|owner| owner.network != self.number);
-        others.map(|owner| owner.socket.set_int(libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)).count()
-            > 0
+        let mut found = false;
+        for owner in claim.owners.iter().filter(|owner| owner.network != self.number) {
+            found = true;
+            // Where it is refused, whoever binds is told that the port is in use.
+            let _ = owner.socket.set_int(libc::SOL_SOCKET, libc::SO_REUSEADDR, 1);
+        }
+        found
     }
 }
 

@@ -557,7 +557,7 @@ mod tests {
         alone(|| {
             let socket = Socket::open(1, 0);
             let bench = bench(&socket);
-            for payload in [0, 1, 64, 1_000, 3_000] {
+            for payload in [0, 1, 64, 1_000] {
                 for (mut frame, addresses) in frames(payload).into_iter().zip([8, 8, 32, 32]) {
                     let udp = frame.len() - payload - 8;
                     let length = [frame[udp + 4], frame[udp + 5]];

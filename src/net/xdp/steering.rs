@@ -233,7 +233,7 @@ fn missing(needed: &[(u32, &'static str)]) -> Vec<&'static str> {
         return Vec::new();
     };
     let has = |number: u32| held >> number & 1 == 1;
-    let lacks = |(number, _): &&(u32, &str)| !has(*number) && !(*number == 39 && has(21));
+    let lacks = |(number, _): &&(u32, &str)| !(has(*number) || *number == 39 && has(21));
     needed.iter().filter(lacks).map(|(_, name)| *name).collect()
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let [Address::Shm(ring), Address::Udp(out)] = &args.commands[..] else {
         bail!("--commands: a ring, and a group");
     };
-    let network = Faulty::new(Network::open(Backend::Auto)?, SEED);
+    let network = Faulty::new(Network::open(Backend::Socket)?, SEED);
     let mut receiver = ReceiverAgent::open_over(network, from, to)?;
     receiver.inlet().network().set(Direction::Receive, SocketSet::all(), FAULTS);
     let mut sender: Option<SenderAgent<Faulty<Network>>> = None;
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
                 let attach = ConsumerOptions::new().directory(ring.directory()).name("bridge");
                 match attach.attach(ring.name()) {
                     Ok(consumer) => {
-                        let network = Faulty::new(Network::open(Backend::Auto)?, SEED + 1);
+                        let network = Faulty::new(Network::open(Backend::Socket)?, SEED + 1);
                         let mut opened = SenderAgent::open_over(network, out, consumer)?;
                         opened.network().set(Direction::Send, SocketSet::all(), FAULTS);
                         sender = Some(opened);

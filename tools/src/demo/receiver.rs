@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
         pin_current_thread(core)?;
     }
     let Address::Udp(address) = &args.address else { bail!("{}: not udp", args.address) };
-    let network = Faulty::new(Network::open(Backend::Auto)?, SEED);
+    let network = Faulty::new(Network::open(Backend::Socket)?, SEED);
     let mut inlet = Inlet::open_over(network, address)?;
     inlet.network().set(Direction::Receive, SocketSet::all(), FAULTS);
     troupe::tell(&Told::Ready)?;
