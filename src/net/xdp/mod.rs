@@ -3,6 +3,8 @@
 mod attributes;
 #[expect(unsafe_code, reason = "bpf(2) takes pointers")]
 mod bpf;
+mod channels;
+mod conversation;
 mod frame;
 mod members;
 #[cfg(test)]
