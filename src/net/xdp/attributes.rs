@@ -125,6 +125,12 @@ impl Request {
         self
     }
 
+    /// Attributes to be the value of another.
+    pub(super) fn nest(attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let empty = Self(Vec::new());
+        attributes.iter().fold(empty, |nest, (kind, value)| nest.with(*kind, value)).0
+    }
+
     /// The bytes to send, as the request of that number.
     pub(super) fn finish(mut self, sequence: u32) -> Vec<u8> {
         let len = self.0.len() as u32;
@@ -166,7 +172,7 @@ mod tests {
         let request = Request::new(18, libc::NLM_F_DUMP, &[9; 8])
             .with(3, b"eth0\0")
             .with(1, &[10, 0, 0, 1])
-            .with(5 | libc::NLA_F_NESTED as u16, &Request::new(0, 0, &[]).with(2, b"in").0[16..])
+            .with(5 | libc::NLA_F_NESTED as u16, &Request::nest(&[(2, b"in")]))
             .finish(77);
         let messages: Vec<Message<'_>> = Messages(&request).collect();
         let [message] = messages[..] else { panic!("{messages:?}") };

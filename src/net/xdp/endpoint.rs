@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use super::super::SocketStatistics;
 use super::super::options::SocketOptions;
 use super::frame::Packet;
-use super::netlink::Change;
 use super::path::{Origin, Path};
+use super::watch::Change;
 
 /// Destinations of one socket whose paths are kept.
 const PATHS_MAX: usize = 64;

@@ -20,7 +20,9 @@
 mod attributes;
 #[expect(unsafe_code, reason = "bpf(2) takes pointers")]
 mod bpf;
+mod channels;
 mod checksum;
+mod conversation;
 mod endpoint;
 #[cfg(test)]
 mod fixture;
@@ -39,17 +41,19 @@ mod rota;
 mod steering;
 #[expect(unsafe_code, reason = "frames are shared with the kernel")]
 mod umem;
+mod watch;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use self::endpoint::{Endpoint, Place};
 use self::members::Members;
-use self::netlink::{Change, Netlink, Watch};
+use self::netlink::Netlink;
 use self::path::Path;
 use self::port::{Claimed, Member, Port};
 use self::rota::Rota;
 use self::steering::Pair;
+use self::watch::{Change, Watch};
 use super::address::needs_scope;
 use super::error::NetError;
 use super::options::SocketOptions;

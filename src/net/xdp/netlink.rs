@@ -1,44 +1,27 @@
 //! What the kernel knows of the network: links, addresses, routes and neighbours, asked over
-//! rtnetlink, and whether any of it has changed.
+//! rtnetlink.
 //!
 //! Everything is as the network namespace sees it in which the socket was opened. Asking allocates
-//! and may wait for the kernel, at most [`ANSWER_WAIT`]: not for the hot path. [`Watch::changed`]
-//! is one system call when nothing has.
+//! and may wait for the kernel: not for the hot path. [`Watch`](super::watch::Watch) tells when to ask again.
 
-use std::cell::Cell;
 use std::net::{IpAddr, Ipv6Addr};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
 
-use nix::errno::Errno as NixErrno;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, connect, recv,
-    send, socket,
-};
+use nix::sys::socket::SockProtocol;
 
 use super::super::NetError;
-use super::super::sys::{Errno, interest, poll};
-use super::attributes::{Attributes, Message, Messages, Request, address, half_at, word_at};
+use super::super::sys::Errno;
+use super::attributes::{Attributes, Request, address, half_at, word_at};
+use super::channels::Channels;
+use super::conversation::Conversation;
 
-/// The longest wait for a part of an answer. The kernel answers within the call that asks.
-const ANSWER_WAIT: Duration = Duration::from_secs(2);
-/// More than one datagram of an answer takes: the kernel fills at most 32 KiB, but for a link with
-/// hundreds of virtual functions, which are not asked for.
-const ANSWER_BYTES: usize = 1 << 16;
-/// The most datagrams of one answer; a few hundred addresses fit each.
-const ANSWER_DATAGRAMS_MAX: usize = 1 << 12;
 /// How often a list is asked for again because it changed while it was told.
 const DUMPS_MAX: usize = 8;
-/// What is read of a notice.
-const NOTICE_BYTES: usize = 2_048;
-/// The most notices that one look takes.
-const NOTICES_MAX: usize = 1 << 12;
 
 /// Bytes of the headers that messages about these have.
 const LINK_HEADER: usize = 16;
 const ADDRESS_HEADER: usize = 8;
 const ROUTE_HEADER: usize = 12;
-const NEIGHBOUR_HEADER: usize = 12;
+pub(super) const NEIGHBOUR_HEADER: usize = 12;
 
 /// Constants of the kernel's that libc lacks.
 const IFLA_XDP_PROG_ID: u16 = 4;
@@ -46,7 +29,6 @@ const IFLA_XDP_MODES: [u16; 3] = [5, 6, 7]; // the driver's, the generic, the ha
 const IFLA_VLAN_ID: u16 = 1;
 const IFLA_VLAN_PROTOCOL: u16 = 5;
 const RTAX_MTU: u16 = 2;
-const RTNLGRP_NEXTHOP_BIT: i32 = 1 << 31;
 
 /// An Ethernet address.
 type Mac = [u8; 6];
@@ -54,9 +36,9 @@ type Mac = [u8; 6];
 /// Questions to the kernel. One at a time, hence not `Sync`.
 #[derive(Debug)]
 pub(super) struct Netlink {
-    socket: OwnedFd,
-    /// The number of the last request.
-    sequence: Cell<u32>,
+    kernel: Conversation,
+    /// `None` where the kernel knows none.
+    channels: Option<Channels>,
 }
 
 /// An interface.
@@ -80,8 +62,8 @@ pub(super) struct Link {
     /// The 802.1Q tag of what it sends and the interface that it sends by. `None` for a VLAN of
     /// another protocol (802.1ad) or by an interface of another namespace, though `kind` is "vlan".
     pub(super) vlan: Option<(u16, u32)>,
-    /// How many receive queues were allocated, at least 1. Fewer may be in use: a veth has as many
-    /// as the host has processors, and uses one unless told otherwise.
+    /// How many receive queues are in use, or, if its driver does not tell, how many were allocated;
+    /// at least 1.
     pub(super) rx_queues: u32,
     /// The number of the XDP program that is attached: of the driver's mode, else of the generic
     /// one, else of the hardware's.
@@ -120,14 +102,11 @@ pub(super) struct Route {
 }
 
 impl Netlink {
-    /// Opens a socket in the calling thread's network namespace.
+    /// Opens sockets in the calling thread's network namespace.
     pub(super) fn open() -> Result<Self, NetError> {
-        let connected = open(SockFlag::empty()).and_then(|socket| {
-            // Connected, it takes nothing from anybody but the kernel.
-            connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-            Ok(Self { socket, sequence: Cell::new(0) })
-        });
-        connected.map_err(|error| NetError::refused("open a netlink socket", error as i32))
+        let kernel = Conversation::open(SockProtocol::NetlinkRoute)
+            .map_err(|Errno(errno)| NetError::refused("open a netlink socket", errno))?;
+        Ok(Self { kernel, channels: Channels::open().ok() })
     }
 
     /// The interface of that number. `ENODEV` as [`NetError::Io`] if there is none.
@@ -136,8 +115,13 @@ impl Netlink {
         header[4..8].copy_from_slice(&index.to_ne_bytes());
         let request = Request::new(libc::RTM_GETLINK, 0, &header)
             .with(libc::IFLA_EXT_MASK, &libc::RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
-        self.one(request, libc::RTM_NEWLINK, link)
-            .map_err(|Errno(errno)| NetError::refused(format!("ask for interface {index}"), errno))
+        let mut link =
+            self.kernel.one(request, libc::RTM_NEWLINK, link).map_err(|Errno(errno)| {
+                NetError::refused(format!("ask for interface {index}"), errno)
+            })?;
+        let in_use = self.channels.as_ref().and_then(|channels| channels.receiving(index));
+        link.rx_queues = in_use.unwrap_or(link.rx_queues);
+        Ok(link)
     }
 
     /// The addresses of all interfaces by the interfaces' numbers, also those that are not in use
@@ -146,7 +130,7 @@ impl Netlink {
         for _ in 0..DUMPS_MAX {
             let mut found = Vec::new();
             let request = Request::new(libc::RTM_GETADDR, libc::NLM_F_DUMP, &[0; ADDRESS_HEADER]);
-            let whole = self.ask(request, |message| {
+            let whole = self.kernel.ask(request, |message| {
                 if message.kind == libc::RTM_NEWADDR {
                     found.extend(interface_address(message.body));
                 }
@@ -178,7 +162,7 @@ impl Netlink {
         if let Some(interface) = via {
             request = request.with(libc::RTA_OIF, &interface.to_ne_bytes());
         }
-        match self.one(request, libc::RTM_NEWROUTE, |body| route(to, body)) {
+        match self.kernel.one(request, libc::RTM_NEWROUTE, |body| route(to, body)) {
             Ok(route) => Ok(route),
             Err(error) if is_no_route(error) => Ok(None),
             Err(Errno(errno)) => Err(NetError::refused(format!("ask for the way to {to}"), errno)),
@@ -198,168 +182,12 @@ impl Netlink {
             IpAddr::V4(host) => request(&mut header, libc::AF_INET, &host.octets()),
             IpAddr::V6(host) => request(&mut header, libc::AF_INET6, &host.octets()),
         };
-        match self.one(request, libc::RTM_NEWNEIGH, neighbour) {
+        match self.kernel.one(request, libc::RTM_NEWNEIGH, neighbour) {
             Ok(mac) => Ok(mac),
             Err(Errno(libc::ENOENT)) => Ok(None),
             Err(Errno(errno)) => Err(NetError::refused(format!("ask who {host} is"), errno)),
         }
     }
-
-    /// Asks for one thing, told in a message of the kind `told`.
-    fn one<T>(
-        &self,
-        request: Request,
-        told: u16,
-        read: impl Fn(&[u8]) -> Option<T>,
-    ) -> Result<T, Errno> {
-        let mut answer = None;
-        self.ask(request, |message| {
-            if message.kind == told {
-                answer = read(message.body);
-            }
-        })?;
-        answer.ok_or(Errno(libc::EBADMSG))
-    }
-
-    /// Asks, and hands over each message of the answer. `EINTR`: what was asked for changed while
-    /// the kernel told it.
-    fn ask(&self, request: Request, mut each: impl FnMut(Message<'_>)) -> Result<(), Errno> {
-        let sequence = self.sequence.get().wrapping_add(1);
-        self.sequence.set(sequence);
-        let request = request.finish(sequence);
-        let fd = self.socket.as_raw_fd();
-        again(|| send(fd, &request, MsgFlags::empty()))?;
-        let mut room = vec![0; ANSWER_BYTES];
-        let mut torn = false;
-        for _ in 0..ANSWER_DATAGRAMS_MAX {
-            let len = self.receive(&mut room)?;
-            // What remains of an answer that was given up has another number.
-            for message in Messages(&room[..len]).filter(|message| message.sequence == sequence) {
-                let flags = i32::from(message.flags);
-                torn |= flags & libc::NLM_F_DUMP_INTR != 0;
-                let kind = i32::from(message.kind);
-                if kind == libc::NLMSG_ERROR || kind == libc::NLMSG_DONE {
-                    return match verdict(message.body) {
-                        0 if torn => Err(Errno(libc::EINTR)),
-                        0 => Ok(()),
-                        errno => Err(Errno(errno)),
-                    };
-                }
-                each(message);
-                if flags & libc::NLM_F_MULTI == 0 {
-                    return Ok(());
-                }
-            }
-        }
-        Err(Errno(libc::EOVERFLOW))
-    }
-
-    /// Receives one datagram of an answer, when it comes; returns its length.
-    fn receive(&self, room: &mut [u8]) -> Result<usize, Errno> {
-        let fd = self.socket.as_raw_fd();
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC; // the whole length, if cut
-        let len = match again(|| recv(fd, room, flags)) {
-            Err(error) if error.would_block() => {
-                match poll(&mut [interest(fd, libc::POLLIN)], ANSWER_WAIT) {
-                    Ok(0) => return Err(Errno(libc::ETIMEDOUT)),
-                    Ok(_) | Err(Errno(libc::EINTR)) => return Ok(0),
-                    Err(error) => return Err(error),
-                }
-            }
-            result => result?,
-        };
-        if len <= room.len() { Ok(len) } else { Err(Errno(libc::EMSGSIZE)) }
-    }
-}
-
-/// What has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
-    /// What is known of a host on an interface's wire: its address, if that may be used.
-    Neighbour { device: u32, host: IpAddr, mac: Option<Mac> },
-    /// A link, an address, a route; or nobody knows what.
-    Other,
-}
-
-/// Tells when links, addresses, routes or neighbours have changed.
-#[derive(Debug)]
-pub(super) struct Watch {
-    socket: OwnedFd,
-    room: Box<[u8]>,
-}
-
-impl Watch {
-    /// Opens a socket in the calling thread's network namespace. Changes count from now on.
-    pub(super) fn open() -> Result<Self, NetError> {
-        let groups = libc::RTMGRP_LINK
-            | libc::RTMGRP_NEIGH
-            | libc::RTMGRP_IPV4_IFADDR
-            | libc::RTMGRP_IPV6_IFADDR
-            | libc::RTMGRP_IPV4_ROUTE
-            | libc::RTMGRP_IPV6_ROUTE
-            | libc::RTMGRP_IPV4_RULE
-            | 1 << (libc::RTNLGRP_IPV6_RULE - 1)
-            | RTNLGRP_NEXTHOP_BIT;
-        let bound = open(SockFlag::SOCK_NONBLOCK).and_then(|socket| {
-            bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups as u32))?;
-            Ok(Self { socket, room: vec![0; NOTICE_BYTES].into() })
-        });
-        bound.map_err(|error| NetError::refused("watch the network's changes", error as i32))
-    }
-
-    /// Whether anything has changed since this was last asked that matters to the caller; takes
-    /// note of all.
-    ///
-    /// Too many changes to remember matter; so does a failure, since then nobody knows.
-    pub(super) fn changed(&mut self, matters: impl Fn(&Change) -> bool) -> bool {
-        let mut changed = false;
-        for _ in 0..NOTICES_MAX {
-            // Of a long one the rest is cut off: it is not about a neighbour.
-            match recv(self.socket.as_raw_fd(), &mut self.room, MsgFlags::MSG_DONTWAIT) {
-                Ok(len) => changed = changed || matters(&change(&self.room[..len])),
-                Err(NixErrno::ENOBUFS | NixErrno::EINTR) => changed = true,
-                Err(NixErrno::EAGAIN) => return changed,
-                Err(_) => return true,
-            }
-        }
-        changed
-    }
-}
-
-/// What a notice is about.
-fn change(notice: &[u8]) -> Change {
-    let mut messages = Messages(notice);
-    let (Some(message), None) = (messages.next(), messages.next()) else { return Change::Other };
-    neighbour_change(&message).unwrap_or(Change::Other)
-}
-
-fn neighbour_change(message: &Message<'_>) -> Option<Change> {
-    let told = [libc::RTM_NEWNEIGH, libc::RTM_DELNEIGH].contains(&message.kind);
-    let device = word_at(message.body, 4).filter(|_| told)?;
-    let attributes = Attributes::after(NEIGHBOUR_HEADER, message.body);
-    let host = attributes.address(libc::NDA_DST)?;
-    let mac = neighbour(message.body)?.filter(|_| message.kind == libc::RTM_NEWNEIGH);
-    Some(Change::Neighbour { device, host, mac })
-}
-
-fn open(flags: SockFlag) -> nix::Result<OwnedFd> {
-    let flags = flags | SockFlag::SOCK_CLOEXEC;
-    socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)
-}
-
-/// Calls again when a signal came between.
-fn again(mut call: impl FnMut() -> nix::Result<usize>) -> Result<usize, Errno> {
-    loop {
-        match call() {
-            Err(NixErrno::EINTR) => {}
-            result => return result.map_err(|error| Errno(error as i32)),
-        }
-    }
-}
-
-/// What the end of an answer says: 0, or why there is no more.
-fn verdict(body: &[u8]) -> i32 {
-    word_at(body, 0).map_or(libc::EBADMSG, |word| (word as i32).saturating_neg())
 }
 
 /// The answers that mean that packets would not get there: no route, or one that says no (a black
@@ -438,7 +266,7 @@ fn route(to: IpAddr, body: &[u8]) -> Option<Option<Route>> {
 }
 
 /// Reads a message about a neighbour; `None` within if its address is not known, or in doubt.
-fn neighbour(body: &[u8]) -> Option<Option<Mac>> {
+pub(super) fn neighbour(body: &[u8]) -> Option<Option<Mac>> {
     let usable = libc::NUD_REACHABLE
         | libc::NUD_STALE
         | libc::NUD_DELAY
@@ -451,13 +279,18 @@ fn neighbour(body: &[u8]) -> Option<Option<Mac>> {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
+    use std::os::fd::AsRawFd;
     use std::process::Command;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
+    use nix::errno::Errno as NixErrno;
+    use nix::sys::socket::{MsgFlags, recv};
     use proptest::prelude::*;
 
+    use super::super::super::sys::{interest, poll};
+    use super::super::attributes::MESSAGE_HEADER;
     use super::super::namespace::{cable, in_a_fresh_namespace, ip, try_ip};
+    use super::super::watch::Watch;
     use super::*;
 
     const LONG: Duration = Duration::from_secs(10);
@@ -514,7 +347,6 @@ mod tests {
             assert_eq!((link.mac, link.mtu, link.loopback), (Some(LEFT_MAC), 1500, false));
             assert_eq!(link.kind.as_deref(), Some("veth"));
             assert_eq!((link.vlan, link.program), (None, None));
-            assert!(link.rx_queues >= 1);
             assert!(!link.up, "the other end is down");
 
             let other = netlink.link(right).unwrap();
@@ -524,6 +356,23 @@ mod tests {
             let home = netlink.link(1).unwrap();
             assert_eq!((home.name.as_str(), home.loopback, home.up), ("lo", true, true));
             assert_eq!((home.mac, home.kind), (Some([0; 6]), None));
+        });
+    }
+
+    #[test]
+    fn the_receive_queues_are_those_in_use() {
+        in_a_fresh_namespace(|| {
+            ip("link add name left type veth peer name right
+                link add name wide numrxqueues 6 type veth peer name far");
+            let netlink = Netlink::open().unwrap();
+            if netlink.channels.is_none() {
+                eprintln!("skipped: this kernel does not tell the queues in use");
+                return;
+            }
+            let queues = |name| netlink.link(index(name)).unwrap().rx_queues;
+            assert_eq!(queues("left"), 1, "allocated is one for each processor");
+            assert_eq!(queues("wide"), 6);
+            assert_eq!(queues("lo"), 1, "which its driver does not tell");
         });
     }
 
@@ -710,27 +559,13 @@ mod tests {
         });
     }
 
-    #[test]
-    fn refusals_are_told() {
-        assert_eq!(verdict(&(-libc::ENODEV).to_ne_bytes()), libc::ENODEV);
-        assert_eq!(verdict(&[0; 4]), 0);
-        assert_eq!(verdict(&[0; 3]), libc::EBADMSG);
-        assert_eq!(verdict(&i32::MIN.to_ne_bytes()), i32::MAX);
-        let error = NetError::refused("ask", libc::ENODEV);
-        let io = io::Error::from_raw_os_error(libc::ENODEV);
-        assert_eq!(error.to_string(), format!("could not ask: {io}"));
-    }
-
     /// A message about a VLAN device with an XDP program, as `change` has it.
     fn vlan(change: impl Fn(Request) -> Request, protocol: u16) -> Link {
-        let nested = |request: Request| request.finish(0)[16..].to_vec();
-        let none = || Request::new(0, 0, &[]);
-        let data = nested(
-            none()
-                .with(IFLA_VLAN_ID, &4094_u16.to_ne_bytes())
-                .with(IFLA_VLAN_PROTOCOL, &protocol.to_be_bytes()),
-        );
-        let info = none().with(libc::IFLA_INFO_KIND, b"vlan\0").with(libc::IFLA_INFO_DATA, &data);
+        let data = Request::nest(&[
+            (IFLA_VLAN_ID, &4094_u16.to_ne_bytes()),
+            (IFLA_VLAN_PROTOCOL, &protocol.to_be_bytes()),
+        ]);
+        let info = [(libc::IFLA_INFO_KIND, &b"vlan\0"[..]), (libc::IFLA_INFO_DATA, &data)];
         let mut header = [0; LINK_HEADER];
         header[2..4].copy_from_slice(&libc::ARPHRD_ETHER.to_ne_bytes());
         header[4..8].copy_from_slice(&9_u32.to_ne_bytes());
@@ -739,8 +574,8 @@ mod tests {
             .with(libc::IFLA_ADDRESS, &LEFT_MAC)
             .with(libc::IFLA_MTU, &1500_u32.to_ne_bytes())
             .with(libc::IFLA_LINK, &3_u32.to_ne_bytes())
-            .with(libc::IFLA_LINKINFO, &nested(info));
-        link(&nested(change(request))).unwrap()
+            .with(libc::IFLA_LINKINFO, &Request::nest(&info));
+        link(&change(request).finish(0)[MESSAGE_HEADER..]).unwrap()
     }
 
     #[test]
@@ -763,11 +598,10 @@ mod tests {
             (&[(2, 4), (IFLA_XDP_MODES[1], 72), (IFLA_XDP_MODES[2], 73)], Some(72)),
             (&[(2, 0)], None),
         ] {
-            let mut nested = Request::new(0, 0, &[]);
-            for (kind, value) in attached {
-                nested = nested.with(*kind, &u32::to_ne_bytes(*value));
-            }
-            let nested = nested.finish(0)[16..].to_vec();
+            let values: Vec<_> =
+                attached.iter().map(|(kind, id)| (*kind, u32::to_ne_bytes(*id))).collect();
+            let nested: Vec<_> = values.iter().map(|(kind, id)| (*kind, &id[..])).collect();
+            let nested = Request::nest(&nested);
             let with = |request: Request| request.with(libc::IFLA_XDP, &nested);
             assert_eq!(vlan(with, 0x8100).program, wanted);
         }
@@ -785,8 +619,8 @@ mod tests {
             for (kind, value) in &kinds {
                 request = request.with(*kind, value);
             }
-            for body in [&bytes, &request.finish(0)[16..].to_vec()] {
-                let _ = (link(body), interface_address(body), neighbour(body), verdict(body));
+            for body in [&bytes, &request.finish(0)[MESSAGE_HEADER..].to_vec()] {
+                let _ = (link(body), interface_address(body), neighbour(body));
                 let found = route(at("10.0.0.1"), body);
                 prop_assert!(body.len() >= ROUTE_HEADER || found.flatten().is_none());
             }

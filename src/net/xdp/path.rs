@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use super::super::error::NetError;
 use super::frame::{Ends, Header, Mac, group_mac};
 use super::members::Members;
-use super::netlink::{Change, Link, Netlink, RouteKind};
+use super::netlink::{Link, Netlink, RouteKind};
 use super::umem::FRAME_BYTES;
+use super::watch::Change;
 
 /// Hops of a unicast datagram that is asked for none.
 const HOPS: u8 = 64;
