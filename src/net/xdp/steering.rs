@@ -129,7 +129,7 @@ pub(in crate::net) enum SteerError {
     /// Mostly: frames of the interface's MTU do not fit the driver's pages.
     #[error(
         "the driver of interface {interface} refuses an XDP program ({source}), most likely because \
-         the MTU, its own or on a veth its peer's, is too large: lower it (at most 3,498 on a veth, \
+         the MTU, its own or on a veth its peer's, is too large: lower it (at most 3,506 on a veth, \
          often 1,500 to 3,000 elsewhere), or use generic mode"
     )]
     MtuTooLarge {
