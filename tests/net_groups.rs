@@ -340,7 +340,8 @@ fn the_back_end_is_the_one_asked_for() {
         assert_eq!(Network::prefer(backend).backend(), backend);
         assert!(Network::prefer(backend).notes().is_empty());
     }
-    assert_eq!(Network::open(Backend::Auto).unwrap().backend(), Backend::Socket);
+    let chosen = Network::open(Backend::Auto).unwrap().backend();
+    assert!([Backend::Xdp, Backend::Socket].contains(&chosen));
 }
 
 /// Segments wider than the path are refused, with the path's MTU.
