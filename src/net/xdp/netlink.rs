@@ -2,7 +2,8 @@
 //! rtnetlink.
 //!
 //! Everything is as the network namespace sees it in which the socket was opened. Asking allocates
-//! and may wait for the kernel: not for the hot path. [`Watch`](super::watch::Watch) tells when to ask again.
+//! and may wait for the kernel: not for the hot path. [`Watch`](super::watch::Watch) tells when to
+//! ask again.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -13,6 +14,7 @@ use super::super::sys::Errno;
 use super::attributes::{Attributes, Request, address, half_at, word_at};
 use super::channels::Channels;
 use super::conversation::Conversation;
+use super::frame::Mac;
 
 /// How often a list is asked for again because it changed while it was told.
 const DUMPS_MAX: usize = 8;
@@ -29,9 +31,6 @@ const IFLA_XDP_MODES: [u16; 3] = [5, 6, 7]; // the driver's, the generic, the ha
 const IFLA_VLAN_ID: u16 = 1;
 const IFLA_VLAN_PROTOCOL: u16 = 5;
 const RTAX_MTU: u16 = 2;
-
-/// An Ethernet address.
-type Mac = [u8; 6];
 
 /// Questions to the kernel. One at a time, hence not `Sync`.
 #[derive(Debug)]
@@ -62,7 +61,7 @@ pub(super) struct Link {
     /// The 802.1Q tag of what it sends and the interface that it sends by. `None` for a VLAN of
     /// another protocol (802.1ad) or by an interface of another namespace, though `kind` is "vlan".
     pub(super) vlan: Option<(u16, u32)>,
-    /// How many receive queues are in use, or, if its driver does not tell, how many were allocated;
+    /// How many receive queues are in use, or how many were allocated if its driver does not tell;
     /// at least 1.
     pub(super) rx_queues: u32,
     /// The number of the XDP program that is attached: of the driver's mode, else of the generic
@@ -304,7 +303,7 @@ mod tests {
         nix::net::if_::if_nametoindex(name).unwrap()
     }
 
-    /// Both ends of a [`cable`], once it is plugged in and IPv6 is ready: the kernel takes its time.
+    /// Both ends of a [`cable`], once plugged in and ready for IPv6: the kernel takes its time.
     fn plugged(netlink: &Netlink) -> (u32, u32) {
         let mut watch = Watch::open().unwrap();
         cable();
