@@ -19,11 +19,10 @@ use super::umem::PACKET_BYTES_MAX;
 
 /// The most queues of an interface that one process takes: each has its own memory.
 const QUEUES_MAX: u16 = 16;
-/// How often, and how far apart, a queue that is taken is tried again.
+/// How often, and how far apart, attaching is tried again when others attach and detach at the same
+/// moment, and taking a queue that somebody has.
 const TRIES_MAX: usize = 100;
 const PAUSE: Duration = Duration::from_millis(2);
-/// How often attaching is tried when others attach and detach at the same moment.
-const RACES_MAX: usize = 16;
 
 /// Socket options of 5.11 and later (`asm-generic/socket.h`).
 const SO_PREFER_BUSY_POLL: i32 = 69;
@@ -123,14 +122,15 @@ impl Port {
         mode: Mode,
         zero_copy: bool,
     ) -> Result<Self, String> {
-        let mut races = 0;
+        let mut tries = 0;
         let (link, steering) = loop {
             let link = netlink.link(index).map_err(|error| error.to_string())?;
             match Steering::attach(index, link.program, mode, PACKET_BYTES_MAX as u32) {
                 Ok(steering) => break (link, steering),
-                Err(SteerError::Raced { .. }) if races < RACES_MAX => races += 1,
+                Err(SteerError::Raced { .. }) if tries < TRIES_MAX => tries += 1,
                 Err(error) => return Err(error.to_string()),
             }
+            sys::poll(&mut [], PAUSE).map_err(refusal)?;
         };
         let mut queues = Vec::new();
         let mut taken = Vec::new();
