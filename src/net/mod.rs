@@ -5,10 +5,11 @@
 //! kernel's network stack: the quickest for a lone packet, and takes rights) and [`Faulty`], which
 //! wraps another and makes it a bad one. [`Network`] chooses between the back ends at run time.
 //!
-//! Nothing here blocks but [`Datagrams::wait`], and nothing allocates but [`Datagrams::add`]. A
-//! lone datagram costs one system call to send and one to receive; a flood is moved in super
-//! datagrams (UDP GSO and GRO), many a call. What UDP may do, this may do: datagrams get lost,
-//! doubled and reordered, and only counters tell.
+//! Nothing here blocks but [`Datagrams::wait`], and nothing allocates but [`Datagrams::add`] (and
+//! AF_XDP, when it looks for the way to a destination). Through a socket a lone datagram costs one
+//! system call to send and one to receive; a flood is moved in super datagrams (UDP GSO and GRO),
+//! many a call. What UDP may do, this may do: datagrams get lost, doubled and reordered, and only
+//! counters tell.
 //!
 //! ```
 //! use gapless::net::{Backend, Datagrams, Network, Run, SocketOptions, SocketSet};
@@ -226,7 +227,7 @@ pub trait Datagrams {
     /// Hands over what has arrived, at most about `limit` datagrams, and returns how many. 0 means
     /// that nothing is there. Never blocks.
     ///
-    /// `wanted` are the sockets to look at; the io_uring back end may hand over others' as well. A
+    /// `wanted` are the sockets to look at; io_uring and AF_XDP may hand over others' as well. A
     /// super datagram is handed over whole, datagram by datagram, and may exceed `limit`. A lone
     /// datagram is handed over without looking for a second one, so less than `limit` does not
     /// mean that nothing is left.

@@ -30,8 +30,10 @@ pub(super) struct Endpoint {
     pub(super) group: Option<IpAddr>,
     /// The only host to take from in the group.
     source: Option<IpAddr>,
-    /// `None`: all ports of the network, or none.
+    /// `None`: all ports of the network.
     pub(super) place: Option<Place>,
+    /// Nothing is steered for it.
+    pub(super) left_to_kernel: bool,
     /// Addresses of packets that are steered here, to those that it is bound to.
     pub(super) steered: Vec<(usize, IpAddr)>,
     /// Whether another network of the process takes some of that too.
@@ -47,7 +49,7 @@ impl Endpoint {
         options: &SocketOptions,
         local: SocketAddr,
         place: Option<Place>,
-        interface: Option<u32>,
+        left_to_kernel: bool,
     ) -> Self {
         Self {
             local,
@@ -55,15 +57,15 @@ impl Endpoint {
             group: options.join.or(Some(local.ip()).filter(IpAddr::is_multicast)),
             source: options.source,
             place,
+            left_to_kernel,
             steered: Vec::new(),
             contested: false,
             origin: Origin {
                 local,
-                interface,
+                interface: place.map(|place| place.device),
                 hops: options.ttl,
                 dscp: options.dscp.unwrap_or(0),
                 multicast_loopback: options.multicast_loopback,
-                own_memberships: 0,
             },
             counted: SocketStatistics::default(),
             paths: Vec::new(),

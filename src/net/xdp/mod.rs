@@ -68,8 +68,8 @@ const LISTEN_AROUND: u32 = 1_024;
 
 /// The AF_XDP back end. See [`Datagrams`].
 ///
-/// Of statistics, the packets that an interface dropped for lack of room count for the first socket
-/// there; a system call counts for the socket that it was made for.
+/// Of statistics, packets that were dropped at an interface, for lack of room or because a checksum
+/// is wrong, count for the first socket there.
 #[derive(Debug)]
 pub struct XdpNetwork {
     endpoints: Vec<Endpoint>,
@@ -83,8 +83,8 @@ pub struct XdpNetwork {
     strict: bool,
     until_look: u32,
     until_listen: u32,
-    /// Groups that are sent to past the kernel, with the members that this host had then.
-    unheard: Vec<(u32, IpAddr, u32)>,
+    /// Groups, and devices, that are sent to past the kernel as long as this host has no member.
+    unheard: Vec<(u32, IpAddr)>,
     polled: Vec<libc::pollfd>,
 }
 
@@ -196,10 +196,14 @@ impl XdpNetwork {
         place: Option<Place>,
     ) -> Result<(usize, bool), NetError> {
         let shares = options.reuse || options.reuse_port;
-        let Some(place) = place.filter(|_| shares && options.join.is_some()) else {
-            return self.kernel.add(options).map(|socket| (socket, true));
+        let group = options.join.filter(|_| shares);
+        let (Some(place), Some(group)) = (place, group) else {
+            // A port that is shared by hash is shared by the kernel.
+            return self.kernel.add(options).map(|socket| (socket, !options.reuse_port));
         };
-        let pair = Pair { address: options.bind.ip(), port: options.bind.port(), vlan: place.vlan };
+        let own = Some(options.bind.ip()).filter(|ip| !ip.is_unspecified());
+        let (address, port) = (own.unwrap_or(group), options.bind.port());
+        let pair = Pair { address, port, vlan: place.vlan };
         if self.ports[place.port].is_claimed_elsewhere(&pair) {
             return self.kernel.add(options).map(|socket| (socket, true));
         }
@@ -236,6 +240,7 @@ impl XdpNetwork {
     ) -> Result<(), NetError> {
         let (endpoint, member) = (&mut self.endpoints[socket], &self.ports[port]);
         let (device, vlan) = match endpoint.place {
+            _ if endpoint.left_to_kernel => return Ok(()),
             Some(place) if place.port == port => (place.device, place.vlan),
             Some(_) => return Ok(()),
             // Only what names the loopback interface is taken from it.
@@ -306,30 +311,24 @@ impl XdpNetwork {
 
     /// Whether somebody on this host has joined a group that is sent to past the kernel.
     fn is_heard(&self) -> bool {
-        let more = |&(device, group, count): &(u32, IpAddr, u32)| {
-            self.members.count(device, group) > count
-        };
-        self.unheard.iter().any(more)
+        let mut groups = self.unheard.iter();
+        groups.any(|&(device, group)| self.members.count(device, group) > 0)
     }
 
     /// Finds the path to a destination anew. What the tables do not tell the kernel will: then it
     /// is the kernel's.
     #[cold]
     fn find(&mut self, socket: usize, to: SocketAddr) {
-        let mut origin = self.endpoints[socket].origin;
-        if to.ip().is_multicast() {
-            let joined = |endpoint: &&Endpoint| endpoint.group == Some(to.ip());
-            origin.own_memberships = self.endpoints.iter().filter(joined).count() as u32;
-        }
-        let found = path::find(&self.netlink, &self.members, &origin, to);
+        let endpoint = &mut self.endpoints[socket];
+        let found = path::find(&self.netlink, &self.members, &endpoint.origin, to);
         let path = found.unwrap_or(Path::KERNEL);
         if let Some(way) = &path.way
             && to.ip().is_multicast()
-            && origin.multicast_loopback
+            && endpoint.origin.multicast_loopback
         {
-            self.unheard.push((way.device, to.ip(), origin.own_memberships));
+            self.unheard.push((way.device, to.ip()));
         }
-        self.endpoints[socket].keep(to, path);
+        endpoint.keep(to, path);
     }
 
     /// Sends runs past the kernel, if all fit; `None` if not.
@@ -384,27 +383,23 @@ impl XdpNetwork {
 
 impl Datagrams for XdpNetwork {
     fn add(&mut self, options: &SocketOptions) -> Result<usize, NetError> {
-        let number = self.endpoints.len();
-        let place = match self.place(options) {
-            Ok(place) => place,
-            Err(reason) if self.strict => {
-                return Err(NetError::Unavailable { backend: "AF_XDP", reason });
-            }
-            Err(reason) => {
-                self.kernel
-                    .note(format!("socket {number}: AF_XDP: {reason}: it is left to the kernel"));
-                None
-            }
+        let (place, refused) = match self.place(options) {
+            Ok(place) => (place, None),
+            Err(reason) => (None, Some(reason)),
         };
-        let (socket, steers) = self.open_kernel(options, place)?;
-        let (local, interface) = (self.kernel.local_address(socket), place.map(|at| at.device));
-        // What was refused a place is left alone by those that others have.
-        let left = place.is_none() && self.device(options).is_ok_and(|device| device.is_some());
-        self.endpoints.push(Endpoint::new(options, local, place, interface));
-        self.rota.add(true);
-        if steers && !left {
-            self.steer_all()?;
+        if let Some(reason) = refused.clone().filter(|_| self.strict) {
+            return Err(NetError::Unavailable { backend: "AF_XDP", reason });
         }
+        let (socket, steers) = self.open_kernel(options, place)?;
+        if let Some(reason) = &refused {
+            let note = format!("socket {socket}: AF_XDP: {reason}: it is left to the kernel");
+            self.kernel.note(note);
+        }
+        let left_to_kernel = refused.is_some() || !steers;
+        let local = self.kernel.local_address(socket);
+        self.endpoints.push(Endpoint::new(options, local, place, left_to_kernel));
+        self.rota.add(true);
+        self.steer_all()?;
         Ok(socket)
     }
 
@@ -419,17 +414,21 @@ impl Datagrams for XdpNetwork {
         let mut got = 0;
         let Self { ports, endpoints, .. } = self;
         for (port, member) in ports.iter_mut().enumerate() {
-            let device = member.port.index();
-            for tap in &mut member.taps {
-                tap.receive(limit.saturating_sub(got), |frame| {
-                    // What is malformed is none of anybody's: it was damaged on its way.
-                    if let Ok(packet) = frame::parse(frame) {
+            let (device, before) = (member.port.index(), got);
+            let Member { taps, malformed, turn, .. } = member;
+            let (later, first) = taps.split_at_mut(*turn);
+            for tap in first.iter_mut().chain(later) {
+                tap.receive(limit.saturating_sub(got), |frame| match frame::parse(frame) {
+                    Ok(packet) => {
                         got += hand_over(endpoints, port, device, &packet, &mut handler);
                     }
+                    Err(_) => *malformed += 1,
                 });
             }
-            if got == 0 {
+            if got == before {
                 member.nothing_came();
+            } else if got >= limit {
+                member.take_turns();
             }
         }
         let due = self.rota.due() & wanted.among(self.endpoints.len());
@@ -488,7 +487,7 @@ impl Datagrams for XdpNetwork {
             self.endpoints.iter().position(at) == Some(socket)
         };
         let mine = self.ports.iter().enumerate().filter(|(port, _)| first(*port));
-        let drops = mine.flat_map(|(_, member)| &member.taps).map(|tap| tap.drops());
+        let drops = mine.map(|(_, member)| member.drops());
         SocketStatistics {
             datagrams_in: kernel.datagrams_in + own.datagrams_in,
             bytes_in: kernel.bytes_in + own.bytes_in,

@@ -67,8 +67,6 @@ pub(super) struct Origin {
     pub(super) hops: Option<u8>,
     pub(super) dscp: u8,
     pub(super) multicast_loopback: bool,
-    /// Memberships of the group that the socket's network has itself.
-    pub(super) own_memberships: u32,
 }
 
 /// Finds the way as the kernel's tables have it now. What is not sure goes through the kernel,
@@ -91,11 +89,9 @@ pub(super) fn find(
         return Ok(Path::KERNEL);
     }
     let Some(hops) = hops(origin, to.ip()) else { return Ok(Path::KERNEL) };
-    if to.ip().is_multicast() && origin.multicast_loopback && !outer.loopback {
-        let here = members.count(outer.index, to.ip());
-        if here > origin.own_memberships {
-            return Ok(Path::KERNEL);
-        }
+    let loops = to.ip().is_multicast() && origin.multicast_loopback && !outer.loopback;
+    if loops && members.count(outer.index, to.ip()) > 0 {
+        return Ok(Path::KERNEL);
     }
     let (mac, hop) = match route.kind {
         _ if outer.loopback => (Some(Mac::default()), None),

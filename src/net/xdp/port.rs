@@ -199,8 +199,14 @@ impl Port {
             state.networks |= 1 << number;
             number
         };
-        let mut member =
-            Member { taps: Vec::new(), port: Arc::clone(self), number, polls_busily: false };
+        let mut member = Member {
+            taps: Vec::new(),
+            port: Arc::clone(self),
+            number,
+            polls_busily: false,
+            turn: 0,
+            malformed: 0,
+        };
         for queue in &self.queues {
             let tap = Tap::open(queue).map_err(refusal)?;
             let slot = slot(queue.number(), number);
@@ -244,6 +250,10 @@ pub(super) struct Member {
     number: u32,
     /// Whether the driver is polled by us.
     polls_busily: bool,
+    /// Which tap is looked at first.
+    pub(super) turn: usize,
+    /// Packets that were damaged on their way.
+    pub(super) malformed: u64,
 }
 
 impl Member {
@@ -264,6 +274,18 @@ impl Member {
                 };
                 options.iter().all(set)
             });
+    }
+
+    /// Has another tap looked at first: the limit was reached.
+    #[inline]
+    pub(super) fn take_turns(&mut self) {
+        self.turn = if self.turn + 1 < self.taps.len() { self.turn + 1 } else { 0 };
+    }
+
+    /// Packets that were not handed over: no room, or damaged. Asks the kernel: not for the hot
+    /// path.
+    pub(super) fn drops(&self) -> u64 {
+        self.malformed + self.taps.iter().map(Tap::drops).sum::<u64>()
     }
 
     /// Tells the driver what it waits for, where it waits: after a poll that found nothing.
