@@ -21,4 +21,4 @@ pub(crate) use pingpong::{Dial, Duplex, PingPong};
 pub(crate) use socket::BareSocket;
 pub(crate) use steer::Mode;
 pub(crate) use uring::BareUring;
-pub(crate) use xdp::BareXdp;
+pub(crate) use xdp::{BareXdp, xdp_obstacle};

@@ -3,6 +3,8 @@
 //! those that say "UDP". One system call a side hands the frame to the kernel, which takes it all
 //! the way into the other side's ring, on which that side spins.
 
+use std::sync::OnceLock;
+
 use anyhow::{Context, Result, ensure};
 
 use super::ground::{Ground, Path, Side};
@@ -52,6 +54,18 @@ fn pair(mode: Mode) -> Result<(Veth, [Xsk; 2])> {
     Ok((veth, [near, far]))
 }
 
+/// Why there is no AF_XDP between namespaces here; `None` if there is.
+pub(crate) fn xdp_obstacle(mode: Mode) -> Option<String> {
+    static GENERIC: OnceLock<Option<String>> = OnceLock::new();
+    static DRIVER: OnceLock<Option<String>> = OnceLock::new();
+    let found = match mode {
+        Mode::Generic => &GENERIC,
+        Mode::Driver => &DRIVER,
+    };
+    let refused = || pair(mode).err().map(|error| format!("no AF_XDP: {error:#}"));
+    found.get_or_init(|| Path::Veth.obstacle().or_else(refused)).clone()
+}
+
 /// Opens this side's end, and waits until the other side's is open.
 fn open(session: &Session<'_>, mode: Mode, side: Side) -> Result<(Ground, Xsk)> {
     let ground = Ground::open(session, Path::Veth, side)?;
@@ -65,8 +79,7 @@ fn open(session: &Session<'_>, mode: Mode, side: Side) -> Result<(Ground, Xsk)> 
 
 impl Scenario for BareXdp {
     fn obstacle(&self) -> Option<String> {
-        let refused = || pair(self.mode).err().map(|error| format!("no AF_XDP: {error:#}"));
-        Path::Veth.obstacle().or_else(refused)
+        xdp_obstacle(self.mode)
     }
 
     fn lead(&self, session: &Session<'_>) -> Result<Outcome> {
