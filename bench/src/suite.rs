@@ -148,6 +148,7 @@ mod tests {
             "floor/xdp/rtt/driver",
             "floor/socket/rtt",
             "xdp/rtt/512",
+            "floor/xdp/throughput/64",
             "xdp/throughput/64",
             "xdp/throughput/64/single",
             "socket/throughput/64/single/nogso",

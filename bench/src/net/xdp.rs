@@ -24,14 +24,16 @@ pub(crate) struct BareXdp {
 }
 
 /// Bytes of the headers: Ethernet, IPv4, UDP.
-const HEADERS: usize = 14 + 20 + 8;
+pub(super) const HEADERS: usize = 14 + 20 + 8;
+/// Few, so that they stay in the caches.
+const FRAMES: u32 = 32;
 /// Any two; nobody listens there.
 const PORTS: [u16; 2] = [7700, 7701];
 /// Addresses that nobody else can have.
 const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
 
 /// A datagram as it is on the wire, without checksums.
-fn frame(payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(payload: &[u8]) -> Vec<u8> {
     let udp_bytes = (8 + payload.len()) as u16;
     let mut frame = [MACS[1], MACS[0]].concat();
     frame.extend([0x08, 0x00, 0x45, 0]);
@@ -49,8 +51,8 @@ fn frame(payload: &[u8]) -> Vec<u8> {
 /// Both ends in one process, with the pair that is between them.
 fn pair(mode: Mode) -> Result<(Veth, [Xsk; 2])> {
     let veth = Veth::create(false)?;
-    let near = veth::inside(&veth.near()?, || Xsk::open(veth::NEAR_LINK, mode))??;
-    let far = veth::inside(&veth.far()?, || Xsk::open(veth::FAR_LINK, mode))??;
+    let near = veth::inside(&veth.near()?, || Xsk::open(veth::NEAR_LINK, mode, FRAMES))??;
+    let far = veth::inside(&veth.far()?, || Xsk::open(veth::FAR_LINK, mode, FRAMES))??;
     Ok((veth, [near, far]))
 }
 
@@ -70,7 +72,7 @@ pub(crate) fn xdp_obstacle(mode: Mode) -> Option<String> {
 fn open(session: &Session<'_>, mode: Mode, side: Side) -> Result<(Ground, Xsk)> {
     let ground = Ground::open(session, Path::Veth, side)?;
     let interface = ground.interface().context("a veth pair has interfaces")?;
-    let xsk = ground.inside(|| Xsk::open(interface, mode))??;
+    let xsk = ground.inside(|| Xsk::open(interface, mode, FRAMES))??;
     let (mine, theirs) = ground.names();
     tell(session.dir, mine, "open")?;
     ask(session, theirs)?;

@@ -3,7 +3,7 @@
 //!
 //! A floor stands right before the cases that are judged by it, so that both see the same weather.
 
-use crate::net::{Across, BareSocket, BareUring, BareXdp, Mode, Path, PingPong};
+use crate::net::{Across, BareSocket, BareUring, BareXdp, Mode, Path, PingPong, XdpFlood};
 use crate::oneway::OneWay;
 use crate::scenario::Case;
 use crate::throughput::Throughput;
@@ -74,6 +74,10 @@ fn round_trip(backend: Backend, payload_bytes: usize) -> Case {
 fn throughputs(cases: &mut Vec<Case>, datagram_bytes: usize, suffix: &str) {
     let name = |backend: Backend| format!("{}/throughput/64{suffix}", backend.name());
     let cut = format!("{}/nogso", name(Backend::Socket));
+    let floor = format!("floor/{}", name(XDP));
+    let link = XdpFlood::<64> { datagram_bytes };
+    let scenario = Throughput { link, payload_bytes: 64 };
+    cases.push(Case::new(floor.clone(), Across { path: Path::Veth, scenario }));
     for backend in BACKENDS {
         let mut case = throughput(name(backend), backend, datagram_bytes, Path::Veth);
         if backend != Backend::Socket {
@@ -83,7 +87,7 @@ fn throughputs(cases: &mut Vec<Case>, datagram_bytes: usize, suffix: &str) {
             case = case.over_uring(name(Backend::Uring));
         }
         if backend == XDP {
-            case = case.over_cut_sockets(cut.clone());
+            case = case.against(floor.clone()).over_cut_sockets(cut.clone());
         }
         cases.push(case);
     }
