@@ -12,6 +12,7 @@ mod steer;
 mod uring;
 mod veth;
 mod xdp;
+mod xdp_flood;
 mod xsk;
 
 pub(crate) use flood::{Flood, segment};
@@ -21,4 +22,5 @@ pub(crate) use pingpong::{Dial, Duplex, PingPong};
 pub(crate) use socket::BareSocket;
 pub(crate) use steer::Mode;
 pub(crate) use uring::BareUring;
-pub(crate) use xdp::BareXdp;
+pub(crate) use xdp::{BareXdp, xdp_obstacle};
+pub(crate) use xdp_flood::XdpFlood;

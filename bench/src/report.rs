@@ -81,6 +81,9 @@ pub(crate) struct Row {
     pub(crate) ratio_uring_p99: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ratio_uring: Option<f64>,
+    /// The rate over that of sockets whose super-datagrams are cut before the wire.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ratio_socket_nogso: Option<f64>,
     /// System calls a message, those of both sides together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) system_calls_per_message: Option<f64>,
@@ -251,6 +254,7 @@ impl Report {
             "×ring",
             "×socket",
             "×uring",
+            "×nogso",
             "samples",
         ]);
         for row in &self.rows {
@@ -274,6 +278,7 @@ impl Report {
                 ratio(row.ratio_ring),
                 ratio(row.ratio_socket_p50.or(row.ratio_socket)),
                 ratio(row.ratio_uring_p50.or(row.ratio_uring)),
+                ratio(row.ratio_socket_nogso),
                 row.samples.to_string(),
             ]);
         }
@@ -359,6 +364,7 @@ fn row(suite: &str, case: &str, class: Class, clock: Clock, runs: &[&Run]) -> Ro
         ratio_uring_p50: None,
         ratio_uring_p99: None,
         ratio_uring: None,
+        ratio_socket_nogso: None,
         system_calls_per_message: median(calls),
         kills: total(|kills| kills.kills),
         lost: total(|kills| kills.lost),
@@ -414,6 +420,9 @@ fn compare(rows: &mut [Row], cases: &[Case]) {
             row.ratio_uring_p50 = over(row.p50_ns, uring.p50_ns);
             row.ratio_uring_p99 = over(row.p99_ns, uring.p99_ns);
             row.ratio_uring = over(row.rate_mps, uring.rate_mps);
+        }
+        if let Some(sockets) = find(&case.cut_sockets) {
+            row.ratio_socket_nogso = over(row.rate_mps, sockets.rate_mps);
         }
         if let Some(lossfree) = find(&case.lossfree) {
             let latency = over(row.p99_ns, lossfree.p99_ns);
@@ -545,7 +554,10 @@ mod tests {
         let cases = [
             Case::new("sockets", LineScenario),
             Case::new("uring", LineScenario),
-            Case::new("bypass", LineScenario).over_sockets("sockets").over_uring("uring"),
+            Case::new("bypass", LineScenario)
+                .over_sockets("sockets")
+                .over_uring("uring")
+                .over_cut_sockets("uring"),
         ];
         let runs = [200, 400, 100].into_iter().enumerate();
         let mut runs: Vec<Run> = runs.map(|(case, ns)| run(case, Class::Far, ns)).collect();
@@ -554,6 +566,7 @@ mod tests {
         let row = &report.rows[2];
         assert_eq!((row.ratio_socket_p50, row.ratio_uring_p50), (Some(0.5), Some(0.25)));
         assert_eq!((row.ratio_socket, row.ratio_uring), (Some(2.0), Some(4.0)));
+        assert_eq!(row.ratio_socket_nogso, Some(4.0));
         let remarks: Vec<_> = report.remarks().collect();
         assert_eq!(remarks, ["bypass: 0.0300 system calls a message, both sides together"]);
         let line = serde_json::to_value(row).unwrap();

@@ -58,6 +58,8 @@ pub(crate) struct Case {
     /// The same work by plain sockets, and by io_uring, where this one's is by AF_XDP.
     pub(crate) sockets: Option<String>,
     pub(crate) uring: Option<String>,
+    /// The same work by plain sockets whose super-datagrams are cut before the wire.
+    pub(crate) cut_sockets: Option<String>,
     pub(crate) partner: Partner,
     /// Whether it does not matter how far apart the cores are, since one side does all the work or
     /// the disk takes most of the time: runs of both classes are then one row.
@@ -80,6 +82,7 @@ impl Case {
             ring: None,
             sockets: None,
             uring: None,
+            cut_sockets: None,
             partner: Partner::Process,
             any_class: false,
             pooled: false,
@@ -122,10 +125,15 @@ impl Case {
         self
     }
 
+    pub(crate) fn over_cut_sockets(mut self, sockets: impl Into<String>) -> Self {
+        self.cut_sockets = Some(sockets.into());
+        self
+    }
+
     /// The cases that this one is compared with.
     pub(crate) fn measures(&self) -> impl Iterator<Item = &String> {
         let judges = [&self.floor, &self.rival, &self.lossfree, &self.inline, &self.ring];
-        judges.into_iter().chain([&self.sockets, &self.uring]).flatten()
+        judges.into_iter().chain([&self.sockets, &self.uring, &self.cut_sockets]).flatten()
     }
 
     pub(crate) fn pooled(mut self) -> Self {

@@ -147,12 +147,19 @@ mod tests {
             "floor/xdp/rtt/1400",
             "floor/xdp/rtt/driver",
             "floor/socket/rtt",
+            "xdp/rtt/512",
+            "floor/xdp/throughput/64",
+            "xdp/throughput/64",
+            "xdp/throughput/64/single",
             "socket/throughput/64/single/nogso",
+            "xdp/loss1/goodput/64",
+            "xdp/loss5/paced/100k",
         ] {
             assert!(cases.iter().any(|case| case.name == name), "{name}");
         }
-        let socket = cases.iter().find(|case| case.name == "socket/rtt/512").unwrap();
-        assert_eq!(socket.floor.as_deref(), Some("floor/socket/rtt/512"));
+        let ours = cases.iter().find(|case| case.name == "xdp/rtt/64").unwrap();
+        assert_eq!(ours.floor.as_deref(), Some("floor/xdp/rtt"));
+        assert_eq!(ours.sockets.as_deref(), Some("floor/socket/rtt"));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! those that say "UDP". One system call a side hands the frame to the kernel, which takes it all
 //! the way into the other side's ring, on which that side spins.
 
+use std::sync::OnceLock;
+
 use anyhow::{Context, Result, ensure};
 
 use super::ground::{Ground, Path, Side};
@@ -22,14 +24,16 @@ pub(crate) struct BareXdp {
 }
 
 /// Bytes of the headers: Ethernet, IPv4, UDP.
-const HEADERS: usize = 14 + 20 + 8;
+pub(super) const HEADERS: usize = 14 + 20 + 8;
+/// Few, so that they stay in the caches.
+const FRAMES: u32 = 32;
 /// Any two; nobody listens there.
 const PORTS: [u16; 2] = [7700, 7701];
 /// Addresses that nobody else can have.
 const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
 
 /// A datagram as it is on the wire, without checksums.
-fn frame(payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(payload: &[u8]) -> Vec<u8> {
     let udp_bytes = (8 + payload.len()) as u16;
     let mut frame = [MACS[1], MACS[0]].concat();
     frame.extend([0x08, 0x00, 0x45, 0]);
@@ -47,16 +51,28 @@ fn frame(payload: &[u8]) -> Vec<u8> {
 /// Both ends in one process, with the pair that is between them.
 fn pair(mode: Mode) -> Result<(Veth, [Xsk; 2])> {
     let veth = Veth::create(false)?;
-    let near = veth::inside(&veth.near()?, || Xsk::open(veth::NEAR_LINK, mode))??;
-    let far = veth::inside(&veth.far()?, || Xsk::open(veth::FAR_LINK, mode))??;
+    let near = veth::inside(&veth.near()?, || Xsk::open(veth::NEAR_LINK, mode, FRAMES))??;
+    let far = veth::inside(&veth.far()?, || Xsk::open(veth::FAR_LINK, mode, FRAMES))??;
     Ok((veth, [near, far]))
+}
+
+/// Why there is no AF_XDP between namespaces here; `None` if there is.
+pub(crate) fn xdp_obstacle(mode: Mode) -> Option<String> {
+    static GENERIC: OnceLock<Option<String>> = OnceLock::new();
+    static DRIVER: OnceLock<Option<String>> = OnceLock::new();
+    let found = match mode {
+        Mode::Generic => &GENERIC,
+        Mode::Driver => &DRIVER,
+    };
+    let refused = || pair(mode).err().map(|error| format!("no AF_XDP: {error:#}"));
+    found.get_or_init(|| Path::Veth.obstacle().or_else(refused)).clone()
 }
 
 /// Opens this side's end, and waits until the other side's is open.
 fn open(session: &Session<'_>, mode: Mode, side: Side) -> Result<(Ground, Xsk)> {
     let ground = Ground::open(session, Path::Veth, side)?;
     let interface = ground.interface().context("a veth pair has interfaces")?;
-    let xsk = ground.inside(|| Xsk::open(interface, mode))??;
+    let xsk = ground.inside(|| Xsk::open(interface, mode, FRAMES))??;
     let (mine, theirs) = ground.names();
     tell(session.dir, mine, "open")?;
     ask(session, theirs)?;
@@ -65,8 +81,7 @@ fn open(session: &Session<'_>, mode: Mode, side: Side) -> Result<(Ground, Xsk)> 
 
 impl Scenario for BareXdp {
     fn obstacle(&self) -> Option<String> {
-        let refused = || pair(self.mode).err().map(|error| format!("no AF_XDP: {error:#}"));
-        Path::Veth.obstacle().or_else(refused)
+        xdp_obstacle(self.mode)
     }
 
     fn lead(&self, session: &Session<'_>) -> Result<Outcome> {

@@ -2,7 +2,7 @@
 //!
 //! Nothing of it is the library's, so that it can judge the library's. Rings are plain loads and
 //! stores: whoever produces stores its own counter, whoever consumes its own, and neither looks at
-//! the other's to find room, since there are no more frames than a ring has entries. One thread
+//! the other's to find room, since no ring has fewer entries than are under way. One thread
 //! uses all of it.
 
 use std::ffi::CStr;
@@ -18,15 +18,14 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use super::steer::{Attached, Mode};
 
-/// Frames, and what each has room for: few, so that they stay in the caches.
-const FRAMES: u32 = 32;
+/// What a frame has room for, with what the kernel keeps in front of it.
 const FRAME_BYTES: u32 = 2048;
-/// Entries of each ring: no fewer than frames, so that there always is room.
-const ENTRIES: u32 = 64;
+/// Entries of each ring, and frames at most, so that there always is room.
+pub(super) const ENTRIES: u32 = 128;
 /// The queue of the interface; these have one.
 const QUEUE: u32 = 0;
 
-const _: () = assert!(FRAMES <= ENTRIES && ENTRIES.is_power_of_two());
+const _: () = assert!(ENTRIES.is_power_of_two());
 
 /// A frame with something in it: an offset into the shared memory, and a length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +76,8 @@ impl<T: Copy> Ring<T> {
     #[inline(always)]
     fn put(&mut self, entry: T) {
         // SAFETY: inside the mapping and aligned; the kernel is done with what was there, since
-        // there are not as many frames as entries, and reads the new one when the counter says so.
+        // no more are under way than there are entries: no more frames exist, and all that is
+        // sent is taken before more is. It reads the new one when the counter says so.
         unsafe { self.entry().write(entry) };
         self.next = self.next.wrapping_add(1);
         // SAFETY: a word of the mapping, aligned, which `self` keeps; accessed atomically only.
@@ -118,16 +118,18 @@ pub(super) struct Xsk {
 
 impl Xsk {
     /// Takes all IPv4 datagrams that come in on an interface of the thread's network namespace.
-    /// Frame 0 is the caller's, for what it sends; the kernel has the others.
+    /// There are so many frames, at most [`ENTRIES`]: frame 0 is the caller's, for what it sends,
+    /// the kernel has the others.
     ///
     /// # Errors
     /// Without the right to (root has it), or without AF_XDP in kernel or driver.
-    pub(super) fn open(interface: &CStr, mode: Mode) -> Result<Self> {
+    pub(super) fn open(interface: &CStr, mode: Mode, frames: u32) -> Result<Self> {
+        assert!(frames <= ENTRIES, "more frames than a ring has entries");
         // SAFETY: `interface` ends with a zero byte.
         let index = unsafe { libc::if_nametoindex(interface.as_ptr()) };
         ensure!(index != 0, "no interface {interface:?}: {}", io::Error::last_os_error());
         let socket = socket().context("an AF_XDP socket")?;
-        let bytes = (FRAMES * FRAME_BYTES) as usize;
+        let bytes = (frames * FRAME_BYTES) as usize;
         let memory = MmapOptions::new().len(bytes).populate().map_anon().context("map frames")?;
         let memory = MmapRaw::from(memory);
         // SAFETY: a structure of integers, for all of which zero is a value.
@@ -153,7 +155,7 @@ impl Xsk {
         bind(&socket, index).context("bind to the interface's queue")?;
         let attached = Attached::new(index, socket.as_fd(), QUEUE, mode)?;
         let mut xsk = Self { received, sending, free, sent, socket, memory, _attached: attached };
-        for frame in 1..FRAMES {
+        for frame in 1..frames {
             xsk.free.put(u64::from(frame * FRAME_BYTES));
         }
         Ok(xsk)
@@ -172,20 +174,31 @@ impl Xsk {
     /// Sends a frame: one entry, one system call.
     #[inline(always)]
     pub(super) fn send(&mut self, frame: Frame) -> Result<()> {
-        self.sending.put(libc::xdp_desc { addr: frame.at, len: frame.bytes, options: 0 });
+        self.send_again(frame, 1).map(drop)
+    }
+
+    /// Sends a frame `times` times, at most as often as rings have entries, and returns how many
+    /// system calls that took: one if the kernel takes so many at once.
+    #[inline(always)]
+    pub(super) fn send_again(&mut self, frame: Frame, times: u32) -> Result<u64> {
+        for _ in 0..times {
+            self.sending.put(libc::xdp_desc { addr: frame.at, len: frame.bytes, options: 0 });
+        }
+        let mut calls = 0;
         loop {
+            calls += 1;
             let (fd, nothing) = (self.socket.as_raw_fd(), ptr::null());
             // SAFETY: no bytes and no address are handed over.
             let result =
                 unsafe { libc::sendto(fd, nothing, 0, libc::MSG_DONTWAIT, nothing.cast(), 0) };
             if result >= 0 {
-                return Ok(());
+                return Ok(calls);
             }
             let error = io::Error::last_os_error();
             if error.kind() != io::ErrorKind::WouldBlock {
                 return Err(error).context("have the frame sent");
             }
-            self.reap(); // the kernel has no room for what it is done with
+            self.reap(); // more than it takes at once, or no room for what it is done with
         }
     }
 

@@ -8,21 +8,36 @@ use anyhow::{Context, Result, bail, ensure};
 use gapless::net::{Direction, Faults, Faulty, Network, SocketSet};
 use gapless::{Address, UdpAddress};
 
-/// Which back end both sides use; `Display` is its name in addresses.
+use crate::net::{Mode, xdp_obstacle};
+
+/// Which back end both sides use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backend {
     /// Plain sockets.
     Socket,
     /// io_uring.
     Uring,
+    /// AF_XDP.
+    Xdp(Mode),
 }
 
 impl Backend {
-    /// Its name, in addresses and in cases.
+    /// Its name in cases.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Socket => "socket",
             Self::Uring => "uring",
+            Self::Xdp(_) => "xdp",
+        }
+    }
+
+    /// What chooses it in addresses.
+    pub(crate) fn option(self) -> &'static str {
+        match self {
+            Self::Socket => "backend=socket",
+            Self::Uring => "backend=uring",
+            Self::Xdp(Mode::Generic) => "backend=xdp&xdp=generic",
+            Self::Xdp(Mode::Driver) => "backend=xdp&xdp=driver",
         }
     }
 
@@ -33,7 +48,11 @@ impl Backend {
 
     /// Why there is no such back end here; `None` if there is.
     pub(crate) fn obstacle(self) -> Option<String> {
-        Network::open(self.choice()).err().map(|error| error.to_string())
+        let here = || match self {
+            Self::Xdp(mode) => xdp_obstacle(mode),
+            Self::Socket | Self::Uring => None,
+        };
+        here().or_else(|| Network::open(self.choice()).err().map(|error| error.to_string()))
     }
 
     /// A network that loses nothing yet.
@@ -45,6 +64,7 @@ impl Backend {
         match self {
             Self::Socket => gapless::net::Backend::Socket,
             Self::Uring => gapless::net::Backend::Uring,
+            Self::Xdp(_) => gapless::net::Backend::Xdp,
         }
     }
 }

@@ -81,9 +81,9 @@ impl Dial for Streams {
 
     fn open(&self, session: &Session<'_>, ground: &Ground) -> Result<StreamsEnd> {
         let (mine, theirs) = ground.names();
-        let options = format!("backend={}", self.backend.name());
         let (address, incoming) = ground.inside(|| -> Result<_> {
-            let address = fresh(self.form, ground.address(), session.dir, &options)?;
+            let option = self.backend.option();
+            let address = fresh(self.form, ground.address(), session.dir, option)?;
             let incoming = Incoming::open(self, &address, mine.len() as u64)?;
             Ok((address, incoming))
         })??;

@@ -74,8 +74,8 @@ impl<const N: usize> Link for Flow<N> {
     }
 
     fn open_receiver(&self, dir: &Path, channel: &str) -> Result<FlowReceivers<N>> {
-        let (backend, datagram) = (self.backend.name(), self.datagram_bytes);
-        let options = format!("backend={backend}&datagram={datagram}&flow=slowest");
+        let (backend, datagram) = (self.backend.option(), self.datagram_bytes);
+        let options = format!("{backend}&datagram={datagram}&flow=slowest");
         let address = fresh(self.form, self.path.address(Side::Lead), dir, &options)?;
         let parsed = parsed(&address)?;
         let mut receivers = Vec::new();

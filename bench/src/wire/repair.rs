@@ -111,9 +111,9 @@ impl Scenario for Tail {
     }
 
     fn lead(&self, session: &Session<'_>) -> Result<Outcome> {
-        let options = format!("backend={}", self.backend.name());
+        let options = self.backend.option();
         let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let address = fresh(Form::Unicast, localhost, session.dir, &options)?;
+        let address = fresh(Form::Unicast, localhost, session.dir, options)?;
         let inlet = Inlet::open_over(self.backend.faulty(1)?, &parsed(&address)?)?;
         let mut ear = Ear { inlet, published: None };
         tell(session.dir, STREAM, &address)?;

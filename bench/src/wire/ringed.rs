@@ -229,7 +229,7 @@ impl Dial for RingedStreams {
 
     fn open(&self, session: &Session<'_>, ground: &Ground) -> Result<RingedEnd> {
         let (mine, theirs) = ground.names();
-        let options = format!("backend={}&datagram={DATAGRAM_BYTES}", self.backend.name());
+        let options = format!("{}&datagram={DATAGRAM_BYTES}", self.backend.option());
         let (address, incoming) = ground.inside(|| -> Result<_> {
             let address = fresh(Form::Unicast, ground.address(), session.dir, &options)?;
             let incoming = Incoming::open(session.dir, &format!("{mine}-{IN}"), &address)?;
