@@ -25,7 +25,7 @@ pub(crate) struct BareXdp {
 
 /// Bytes of the headers: Ethernet, IPv4, UDP.
 pub(super) const HEADERS: usize = 14 + 20 + 8;
-/// Few, so that they stay in the caches.
+/// Frames of each side: few, so that they stay in the caches.
 const FRAMES: u32 = 32;
 /// Any two; nobody listens there.
 const PORTS: [u16; 2] = [7700, 7701];

@@ -14,14 +14,16 @@ use anyhow::{Context, Result};
 use super::steer::Mode;
 use super::veth::{FAR_LINK, NEAR_LINK};
 use super::xdp::{HEADERS, frame, xdp_obstacle};
-use super::xsk::{ENTRIES, Frame, Xsk};
+use super::xsk::{Frame, Xsk};
 use crate::link::{Link, Receiver, Sender};
 use crate::mapping::Mapping;
 
 /// Frames sent by a system call: what the kernel takes at once.
 const BURST: u32 = 32;
+/// Frames of each side: enough for either to be off its core for a while.
+const FRAMES: u32 = 1024;
 /// Frames in flight at most: all of the receiver's but the first, which stays its own.
-const WINDOW: u64 = ENTRIES as u64 - 1;
+const WINDOW: u64 = FRAMES as u64 - 1;
 /// Where the receiver tells how many frames it took.
 const TAKEN: usize = 0;
 const CREDIT_BYTES: usize = 4096;
@@ -42,7 +44,7 @@ impl<const N: usize> Link for XdpFlood<N> {
     fn open_sender(&self, dir: &Path, channel: &str) -> Result<XdpFloodSender<N>> {
         let credit = Mapping::create(&dir.join(format!("{channel}.credit")), CREDIT_BYTES);
         Ok(XdpFloodSender {
-            xsk: Xsk::open(FAR_LINK, Mode::Generic, ENTRIES)?,
+            xsk: Xsk::open(FAR_LINK, Mode::Generic, FRAMES)?,
             credit: credit.context("create the credit word")?,
             messages: self.datagram_bytes / N,
             packed: None,
@@ -54,7 +56,7 @@ impl<const N: usize> Link for XdpFlood<N> {
     fn open_receiver(&self, dir: &Path, channel: &str) -> Result<XdpFloodReceiver<N>> {
         let credit = Mapping::open(&dir.join(format!("{channel}.credit")));
         Ok(XdpFloodReceiver {
-            xsk: Xsk::open(NEAR_LINK, Mode::Generic, ENTRIES)?,
+            xsk: Xsk::open(NEAR_LINK, Mode::Generic, FRAMES)?,
             credit: credit.context("open the credit word")?,
             taken: 0,
         })

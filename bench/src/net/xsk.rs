@@ -20,12 +20,8 @@ use super::steer::{Attached, Mode};
 
 /// What a frame has room for, with what the kernel keeps in front of it.
 const FRAME_BYTES: u32 = 2048;
-/// Entries of each ring, and frames at most, so that there always is room.
-pub(super) const ENTRIES: u32 = 128;
 /// The queue of the interface; these have one.
 const QUEUE: u32 = 0;
-
-const _: () = assert!(ENTRIES.is_power_of_two());
 
 /// A frame with something in it: an offset into the shared memory, and a length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,14 +35,21 @@ struct Ring<T> {
     producer: *const AtomicU32,
     consumer: *const AtomicU32,
     entries: *mut T,
+    /// How many they are, less 1; a power of two.
+    mask: u32,
     /// This side's own counter.
     next: u32,
     _map: MmapRaw,
 }
 
 impl<T: Copy> Ring<T> {
-    fn map(socket: &OwnedFd, at: &libc::xdp_ring_offset, page: u64) -> io::Result<Self> {
-        let bytes = at.desc as usize + ENTRIES as usize * size_of::<T>();
+    fn map(
+        socket: &OwnedFd,
+        at: &libc::xdp_ring_offset,
+        page: u64,
+        entries: u32,
+    ) -> io::Result<Self> {
+        let bytes = at.desc as usize + entries as usize * size_of::<T>();
         let map = MmapOptions::new().offset(page).len(bytes).populate().map_raw(socket)?;
         let base = map.as_mut_ptr();
         // SAFETY: the kernel says where in the mapping the words and the entries are.
@@ -54,11 +57,12 @@ impl<T: Copy> Ring<T> {
         // SAFETY: as above.
         let consumer = unsafe { base.add(at.consumer as usize) };
         // SAFETY: as above; the mapping has room for all entries from there.
-        let entries = unsafe { base.add(at.desc as usize) };
+        let first = unsafe { base.add(at.desc as usize) };
         Ok(Self {
             producer: producer.cast(),
             consumer: consumer.cast(),
-            entries: entries.cast(),
+            entries: first.cast(),
+            mask: entries - 1,
             next: 0,
             _map: map,
         })
@@ -67,8 +71,8 @@ impl<T: Copy> Ring<T> {
     /// Where entry `next` is.
     #[inline(always)]
     fn entry(&self) -> *mut T {
-        let index = self.next % ENTRIES;
-        // SAFETY: below `ENTRIES`, for which the mapping has room.
+        let index = self.next & self.mask;
+        // SAFETY: below the number of entries, for which the mapping has room.
         unsafe { self.entries.add(index as usize) }
     }
 
@@ -118,13 +122,13 @@ pub(super) struct Xsk {
 
 impl Xsk {
     /// Takes all IPv4 datagrams that come in on an interface of the thread's network namespace.
-    /// There are so many frames, at most [`ENTRIES`]: frame 0 is the caller's, for what it sends,
-    /// the kernel has the others.
+    /// There are so many frames, a power of two, and as many entries in each ring: frame 0 is the
+    /// caller's, for what it sends, the kernel has the others.
     ///
     /// # Errors
     /// Without the right to (root has it), or without AF_XDP in kernel or driver.
     pub(super) fn open(interface: &CStr, mode: Mode, frames: u32) -> Result<Self> {
-        assert!(frames <= ENTRIES, "more frames than a ring has entries");
+        assert!(frames.is_power_of_two(), "rings have powers of two");
         // SAFETY: `interface` ends with a zero byte.
         let index = unsafe { libc::if_nametoindex(interface.as_ptr()) };
         ensure!(index != 0, "no interface {interface:?}: {}", io::Error::last_os_error());
@@ -144,14 +148,16 @@ impl Xsk {
             libc::XDP_RX_RING,
             libc::XDP_TX_RING,
         ] {
-            set(&socket, ring, &ENTRIES).context("make a ring")?;
+            set(&socket, ring, &frames).context("make a ring")?;
         }
         let at = offsets(&socket).context("ask where the rings are")?;
         let map = "map a ring";
-        let received = Ring::map(&socket, &at.rx, libc::XDP_PGOFF_RX_RING as u64).context(map)?;
-        let sending = Ring::map(&socket, &at.tx, libc::XDP_PGOFF_TX_RING as u64).context(map)?;
-        let free = Ring::map(&socket, &at.fr, libc::XDP_UMEM_PGOFF_FILL_RING).context(map)?;
-        let sent = Ring::map(&socket, &at.cr, libc::XDP_UMEM_PGOFF_COMPLETION_RING).context(map)?;
+        let [rx, tx] = [libc::XDP_PGOFF_RX_RING, libc::XDP_PGOFF_TX_RING].map(|at| at as u64);
+        let [fr, cr] = [libc::XDP_UMEM_PGOFF_FILL_RING, libc::XDP_UMEM_PGOFF_COMPLETION_RING];
+        let received = Ring::map(&socket, &at.rx, rx, frames).context(map)?;
+        let sending = Ring::map(&socket, &at.tx, tx, frames).context(map)?;
+        let free = Ring::map(&socket, &at.fr, fr, frames).context(map)?;
+        let sent = Ring::map(&socket, &at.cr, cr, frames).context(map)?;
         bind(&socket, index).context("bind to the interface's queue")?;
         let attached = Attached::new(index, socket.as_fd(), QUEUE, mode)?;
         let mut xsk = Self { received, sending, free, sent, socket, memory, _attached: attached };
