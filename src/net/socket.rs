@@ -57,6 +57,11 @@ impl SocketNetwork {
         self.notes.push(note);
     }
 
+    /// Whether runs leave a socket as super datagrams.
+    pub(super) fn segments(&self, socket: usize) -> bool {
+        self.members[socket].segments
+    }
+
     pub(super) fn descriptor(&self, socket: usize) -> &Descriptor {
         &self.members[socket].descriptor
     }

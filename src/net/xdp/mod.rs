@@ -63,8 +63,13 @@ use super::{Datagram, Datagrams, Run, SocketSet, SocketStatistics, open};
 
 /// Polls and sends between questions whether the kernel's tables have changed.
 const LOOK_AROUND: u32 = 4_096;
+/// The same while a neighbour is asked for.
+const LOOK_FOR_NEIGHBOUR: u32 = 64;
 /// Of those, between looks for new members of groups on this host.
 const LISTEN_AROUND: u32 = 1_024;
+/// Datagrams of a run from which on it is quicker through the kernel as a super datagram (GSO) than
+/// in frames that the kernel copies one by one.
+const SEGMENTS_MIN: usize = 4;
 
 /// The AF_XDP back end. See [`Datagrams`].
 ///
@@ -328,6 +333,9 @@ impl XdpNetwork {
         {
             self.unheard.push((way.device, to.ip()));
         }
+        if path.waits_for_neighbour() {
+            self.until_look = self.until_look.min(LOOK_FOR_NEIGHBOUR);
+        }
         endpoint.keep(to, path);
     }
 
@@ -344,7 +352,9 @@ impl XdpNetwork {
         let fits = |run: &Run<'_>| run.piece_bytes() <= way.payload_bytes_max;
         let member = self.ports.iter_mut().find(|member| member.port.index() == way.interface)?;
         let tap = member.taps.first_mut()?;
-        if !runs.iter().all(fits) {
+        let floods = !member.port.is_zero_copy() && self.kernel.segments(socket);
+        let is_flood = |run: &Run<'_>| floods && run.segments() >= SEGMENTS_MIN;
+        if !runs.iter().all(|run| fits(run) && !is_flood(run)) {
             return None;
         }
         let (mut taken, mut sent) = (0, SocketStatistics::default());

@@ -47,6 +47,11 @@ impl Path {
     /// Through the kernel.
     pub(super) const KERNEL: Self = Self { way: None, hop: None };
 
+    /// Whether the kernel is about to ask for the host's address.
+    pub(super) fn waits_for_neighbour(&self) -> bool {
+        self.hop.is_some_and(|hop| hop.mac.is_none())
+    }
+
     /// Whether it may be another one since that change.
     pub(super) fn may_differ(&self, change: &Change) -> bool {
         match *change {

@@ -174,6 +174,10 @@ impl Port {
         self.loopback
     }
 
+    pub(super) fn is_zero_copy(&self) -> bool {
+        self.zero_copy
+    }
+
     fn is(&self, wanted: XdpMode) -> bool {
         match wanted {
             XdpMode::Auto => true,

@@ -6,9 +6,9 @@
 //! the steering, what another network of the process takes too.
 
 /// Polls between looks at one socket.
-const INTERVAL: u32 = 256;
+const INTERVAL: u32 = 2_048;
 /// Looks that bring nothing before a socket that brought something is left alone.
-const PATIENCE: u32 = 64;
+const PATIENCE: u32 = 4_096;
 
 /// The sockets as bits, as in a [`SocketSet`](super::super::SocketSet).
 #[derive(Debug, Default)]
