@@ -610,7 +610,10 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_harm(
             bytes in prop::collection::vec(any::<u8>(), 0..200),
-            kinds in prop::collection::vec((0_u16..64, prop::collection::vec(any::<u8>(), 0..24)), 0..8),
+            kinds in prop::collection::vec(
+                (0_u16..64, prop::collection::vec(any::<u8>(), 0..24)),
+                0..8,
+            ),
         ) {
             // Sound attributes behind any header get further than any bytes do.
             let header = &bytes[..bytes.len().min(16) / 4 * 4];
