@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use gapless::{Publisher, Subscriber};
 
 use crate::hosts::{Hosts, enter};
-use crate::payload;
+use crate::{is_as_asked, payload};
 
 const HOST: &str = "GAPLESS_TEST_HOST";
 const ROLE: &str = "GAPLESS_TEST_ROLE";
@@ -82,6 +82,7 @@ pub(crate) fn play() {
 
 fn publish(address: &str, orders: &Receiver<u64>) {
     let mut publisher = Publisher::open(address).unwrap();
+    is_as_asked(publisher.sender().unwrap().network(), 0, address);
     println!("at: {}", publisher.next_sequence() - 1);
     let mut last = 0;
     loop {
@@ -102,6 +103,7 @@ fn publish(address: &str, orders: &Receiver<u64>) {
 
 fn subscribe(address: &str) {
     let mut subscriber = Subscriber::open(address).unwrap();
+    is_as_asked(subscriber.inlet().unwrap().network(), 0, address);
     loop {
         subscriber.poll(64, |message| println!("at: {}", message.sequence)).unwrap();
     }
