@@ -11,8 +11,8 @@ mod loss;
 
 use std::time::Instant;
 
-use child::{Player, play};
-use gapless::net::{Backend, NetError, Network};
+use child::{Player, is_as_asked, payload, play};
+use gapless::net::NetError;
 use gapless::shm::ProducerStatus;
 use gapless::wire::WireError;
 use gapless::{Address, PollError, Publisher, Subscriber};
@@ -82,24 +82,6 @@ impl Cast {
     fn test(&self, name: &str) -> String {
         format!("{}::{name}", self.name)
     }
-}
-
-/// Checks that a network is on the back end that its address asks for, for the socket of its line.
-fn is_as_asked(network: &Network, line: usize, address: &str) {
-    let (backend, notes) = (network.backend(), network.notes());
-    let (_, asked) = address.rsplit_once("backend=").unwrap();
-    match (network, asked) {
-        (Network::Xdp(network), "xdp") => assert!(network.is_steered(line), "{notes:?}"),
-        (_, "socket") => assert_eq!(backend, Backend::Socket),
-        (_, "uring") => assert_eq!(backend, Backend::Uring, "{notes:?}"),
-        _ => panic!("{asked} was asked for, it is {backend:?}: {notes:?}"),
-    }
-}
-
-/// The bytes of a message, by its number: from 8 to 207.
-fn payload(sequence: u64) -> Vec<u8> {
-    let len = 8 + (sequence * 7919 % 200) as usize;
-    sequence.to_be_bytes().into_iter().cycle().take(len).collect()
 }
 
 /// A subscriber on a host: its sockets are there, it is polled from here.

@@ -51,7 +51,8 @@ impl Hosts {
         Some(hosts)
     }
 
-    fn plug_in(&self, host: usize) {
+    /// Connects a host with the switch.
+    pub(crate) fn plug_in(&self, host: usize) {
         let port = format!("port{host}");
         self.switch(&format!(
             "link add {port} type veth peer name eth0 netns {}\n\
