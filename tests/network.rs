@@ -1,25 +1,87 @@
 //! Streams between hosts on a real network: multicast over a bridge to receivers in namespaces of
-//! their own, with loss by the kernel, cables pulled, processes killed. Needs root; says so and
-//! passes elsewhere.
+//! their own, with loss on the bridge, cables pulled, processes killed. All of it on each back end,
+//! and with a host on each. Needs root; says so and passes elsewhere.
 
 #[path = "network/child.rs"]
 mod child;
 #[path = "network/hosts.rs"]
 mod hosts;
+#[path = "network/loss.rs"]
+mod loss;
 
 use std::time::Instant;
 
-use child::{Player, play};
+use child::{Player, is_as_asked, payload, play};
 use gapless::net::NetError;
 use gapless::shm::ProducerStatus;
 use gapless::wire::WireError;
 use gapless::{Address, PollError, Publisher, Subscriber};
 use hosts::{Hosts, PATIENCE};
 
-/// The bytes of a message, by its number: from 8 to 207.
-fn payload(sequence: u64) -> Vec<u8> {
-    let len = 8 + (sequence * 7919 % 200) as usize;
-    sequence.to_be_bytes().into_iter().cycle().take(len).collect()
+/// Which back end each host is on: the publisher's (host 0) and the subscribers' (1, 2 and 3).
+#[derive(Clone, Copy)]
+struct Cast {
+    /// As its tests are called.
+    name: &'static str,
+    hosts: [&'static str; 4],
+}
+
+/// Makes a test of each function for each cast. Of two hosts it is the first two of a cast.
+macro_rules! suite {
+    ($($cast:ident: $hosts:expr;)*) => {$(
+        mod $cast {
+            const CAST: super::Cast = super::Cast { name: stringify!($cast), hosts: $hosts };
+            suite!(@tests
+                three_receivers_get_the_same_over_lossy_links
+                three_receivers_get_the_same_over_ipv6
+                cables_are_pulled_and_plugged_in_again
+                a_host_takes_its_interface_down_and_up
+                a_killed_host_is_missed_and_comes_back
+                a_killed_receiver_holds_the_sender_up_no_longer_than_its_timeout
+                a_path_too_narrow_is_told_and_passes
+                a_groups_path_too_narrow_is_told_and_passes
+            );
+        }
+    )*};
+    (@tests $($test:ident)*) => {$(
+        #[test]
+        fn $test() {
+            super::$test(CAST);
+        }
+    )*};
+}
+
+suite! {
+    sockets: ["socket"; 4];
+    io_uring: ["uring"; 4];
+    af_xdp: ["xdp"; 4];
+    sockets_to_others: ["socket", "xdp", "uring", "socket"];
+    io_uring_to_others: ["uring", "socket", "xdp", "uring"];
+    af_xdp_to_others: ["xdp", "uring", "socket", "xdp"];
+}
+
+impl Cast {
+    /// So many hosts; `None`, and says why, where they or a back end of theirs cannot be had.
+    fn hosts(&self, count: usize) -> Option<Hosts> {
+        let hosts = Hosts::new(count)?;
+        for backend in &self.hosts[..count] {
+            if let Err(reason) = hosts.can(backend) {
+                eprintln!("skipped: {reason}");
+                return None;
+            }
+        }
+        Some(hosts)
+    }
+
+    /// An address as a host has it.
+    fn address(&self, host: usize, address: &str) -> String {
+        format!("{address}&backend={}", self.hosts[host])
+    }
+
+    /// A test's full name.
+    fn test(&self, name: &str) -> String {
+        format!("{}::{name}", self.name)
+    }
 }
 
 /// A subscriber on a host: its sockets are there, it is polled from here.
@@ -30,10 +92,15 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(hosts: &Hosts, host: usize, address: &str) -> Self {
+    fn new(cast: Cast, hosts: &Hosts, host: usize, address: &str) -> Self {
         let address = format!("{address}&from=1&giveup=60s&name=reader{host}");
-        let subscriber = hosts.on(host, move || Subscriber::open(&address).unwrap()).join();
-        Self { subscriber: subscriber.unwrap(), next: 1, sessions: 1 }
+        let address = cast.address(host, &address);
+        let open = move || {
+            let mut subscriber = Subscriber::open(&address).unwrap();
+            is_as_asked(subscriber.inlet().unwrap().network(), 0, &address);
+            subscriber
+        };
+        Self { subscriber: hosts.on(host, open).join().unwrap(), next: 1, sessions: 1 }
     }
 
     /// Takes what has come: the next messages, byte for byte, and nothing else.
@@ -59,13 +126,18 @@ impl Reader {
     }
 }
 
-fn readers(hosts: &Hosts, count: usize, address: &str) -> Vec<Reader> {
-    (1..=count).map(|host| Reader::new(hosts, host, address)).collect()
+fn readers(cast: Cast, hosts: &Hosts, count: usize, address: &str) -> Vec<Reader> {
+    (1..=count).map(|host| Reader::new(cast, hosts, host, address)).collect()
 }
 
-fn publisher(hosts: &Hosts, host: usize, address: &str) -> Publisher {
-    let address = address.to_owned();
-    hosts.on(host, move || Publisher::open(&address).unwrap()).join().unwrap()
+fn publisher(cast: Cast, hosts: &Hosts, address: &str) -> Publisher {
+    let address = cast.address(0, address);
+    let open = move || {
+        let mut publisher = Publisher::open(&address).unwrap();
+        is_as_asked(publisher.sender().unwrap().network(), 0, &address);
+        publisher
+    };
+    hosts.on(0, open).join().unwrap()
 }
 
 /// Publishes up to `last`, in batches of many sizes.
@@ -103,11 +175,11 @@ fn all_have(readers: &mut [Reader], publisher: &mut Publisher, last: u64) {
 const V4: &str = "udp:239.1.2.3:9000?iface=eth0&heartbeat=10ms";
 const V6: &str = "udp:[ff15::7]:9000?iface=eth0&heartbeat=10ms";
 
-fn all_receive_the_same_over_lossy_links(address: &str) {
-    let Some(hosts) = Hosts::new(4) else { return };
+fn all_receive_the_same_over_lossy_links(cast: Cast, address: &str) {
+    let Some(hosts) = cast.hosts(4) else { return };
     let lossy = (1..=3).all(|host| hosts.lose(host, 9000, 10));
-    let mut readers = readers(&hosts, 3, address);
-    let mut publisher = publisher(&hosts, 0, address);
+    let mut readers = readers(cast, &hosts, 3, address);
+    let mut publisher = publisher(cast, &hosts, address);
     for last in (1_000..=20_000).step_by(1_000) {
         publish(&mut publisher, last);
         readers.iter_mut().for_each(Reader::poll);
@@ -133,21 +205,18 @@ fn all_receive_the_same_over_lossy_links(address: &str) {
     assert_eq!(names, ["reader1", "reader2", "reader3"]);
 }
 
-#[test]
-fn three_receivers_get_the_same_over_lossy_links() {
-    all_receive_the_same_over_lossy_links(V4);
+fn three_receivers_get_the_same_over_lossy_links(cast: Cast) {
+    all_receive_the_same_over_lossy_links(cast, V4);
 }
 
-#[test]
-fn three_receivers_get_the_same_over_ipv6() {
-    all_receive_the_same_over_lossy_links(V6);
+fn three_receivers_get_the_same_over_ipv6(cast: Cast) {
+    all_receive_the_same_over_lossy_links(cast, V6);
 }
 
-#[test]
-fn cables_are_pulled_and_plugged_in_again() {
-    let Some(hosts) = Hosts::new(4) else { return };
-    let mut readers = readers(&hosts, 3, V4);
-    let mut publisher = publisher(&hosts, 0, V4);
+fn cables_are_pulled_and_plugged_in_again(cast: Cast) {
+    let Some(hosts) = cast.hosts(4) else { return };
+    let mut readers = readers(cast, &hosts, 3, V4);
+    let mut publisher = publisher(cast, &hosts, V4);
     publish(&mut publisher, 2_000);
     all_have(&mut readers, &mut publisher, 2_000);
 
@@ -174,11 +243,10 @@ fn cables_are_pulled_and_plugged_in_again() {
 }
 
 /// The link itself is taken down and up on the host, which forgets what the host was about to send.
-#[test]
-fn a_host_takes_its_interface_down_and_up() {
-    let Some(hosts) = Hosts::new(3) else { return };
-    let mut readers = readers(&hosts, 2, V4);
-    let mut publisher = publisher(&hosts, 0, V4);
+fn a_host_takes_its_interface_down_and_up(cast: Cast) {
+    let Some(hosts) = cast.hosts(3) else { return };
+    let mut readers = readers(cast, &hosts, 2, V4);
+    let mut publisher = publisher(cast, &hosts, V4);
     publish(&mut publisher, 1_000);
     all_have(&mut readers, &mut publisher, 1_000);
     for host in [0, 1] {
@@ -191,17 +259,16 @@ fn a_host_takes_its_interface_down_and_up() {
     assert!(readers.iter_mut().all(|reader| reader.lost() == 0));
 }
 
-#[test]
-fn a_killed_host_is_missed_and_comes_back() {
+fn a_killed_host_is_missed_and_comes_back(cast: Cast) {
     play();
-    let Some(hosts) = Hosts::new(4) else { return };
+    let Some(hosts) = cast.hosts(4) else { return };
     let start = |address: &str| {
-        let test = "a_killed_host_is_missed_and_comes_back";
-        Player::start(test, &hosts, 0, "publisher", address)
+        let test = cast.test("a_killed_host_is_missed_and_comes_back");
+        Player::start(&test, &hosts, 0, "publisher", &cast.address(0, address))
     };
     let dir = tempfile::tempdir().unwrap();
     let kept = format!("{V4}&ring=orders&capacity=4M&dir={}", dir.path().display());
-    let mut readers = readers(&hosts, 3, V4);
+    let mut readers = readers(cast, &hosts, 3, V4);
     let reached = |readers: &mut [Reader], last: u64| {
         until(readers, |readers| readers.iter().all(|reader| reader.next > last));
     };
@@ -247,15 +314,15 @@ fn a_killed_host_is_missed_and_comes_back() {
     host.kill();
 }
 
-#[test]
-fn a_killed_receiver_holds_the_sender_up_no_longer_than_its_timeout() {
+fn a_killed_receiver_holds_the_sender_up_no_longer_than_its_timeout(cast: Cast) {
     play();
-    let Some(hosts) = Hosts::new(4) else { return };
+    let Some(hosts) = cast.hosts(4) else { return };
     let text = format!("{V4}&flow=slowest&rcvbuf=64K");
-    let mut readers = readers(&hosts, 2, &text);
-    let doomed = format!("{text}&from=1&name=doomed");
-    let test = "a_killed_receiver_holds_the_sender_up_no_longer_than_its_timeout";
-    let mut doomed = Player::start(test, &hosts, 3, "subscriber", &doomed);
+    let mut readers = readers(cast, &hosts, 2, &text);
+    let doomed = cast.address(3, &format!("{text}&from=1&name=doomed"));
+    let test = cast.test("a_killed_receiver_holds_the_sender_up_no_longer_than_its_timeout");
+    let mut doomed = Player::start(&test, &hosts, 3, "subscriber", &doomed);
+    let text = cast.address(0, &text);
     let Ok(Address::Udp(mut address)) = text.parse() else { panic!("{text}") };
     address.sender_options_mut().receiver_timeout_ns = 3_000_000_000;
     let mut publisher =
@@ -284,12 +351,12 @@ fn a_killed_receiver_holds_the_sender_up_no_longer_than_its_timeout() {
     assert!(readers.iter_mut().all(|reader| reader.lost() == 0));
 }
 
-fn is_told_of_a_path_too_narrow(place: &str) {
-    let Some(hosts) = Hosts::new(2) else { return };
+fn is_told_of_a_path_too_narrow(cast: Cast, place: &str) {
+    let Some(hosts) = cast.hosts(2) else { return };
     let address = &format!("udp:{place}:9000?iface=eth0&datagram=1408&heartbeat=10ms");
-    let mut reader = [Reader::new(&hosts, 1, address)];
+    let mut reader = [Reader::new(cast, &hosts, 1, address)];
     hosts.ip(0, "link set eth0 mtu 1000\n");
-    let mut publisher = publisher(&hosts, 0, address);
+    let mut publisher = publisher(cast, &hosts, address);
     let mut batch = publisher.batch();
     for sequence in 1..=20 {
         batch.push(&payload(sequence)).unwrap();
@@ -307,12 +374,10 @@ fn is_told_of_a_path_too_narrow(place: &str) {
     assert_eq!(reader[0].lost(), 0);
 }
 
-#[test]
-fn a_path_too_narrow_is_told_and_passes() {
-    is_told_of_a_path_too_narrow("10.78.0.2");
+fn a_path_too_narrow_is_told_and_passes(cast: Cast) {
+    is_told_of_a_path_too_narrow(cast, "10.78.0.2");
 }
 
-#[test]
-fn a_groups_path_too_narrow_is_told_and_passes() {
-    is_told_of_a_path_too_narrow("239.1.2.3");
+fn a_groups_path_too_narrow_is_told_and_passes(cast: Cast) {
+    is_told_of_a_path_too_narrow(cast, "239.1.2.3");
 }

@@ -9,7 +9,7 @@ use super::WireError;
 use super::page::{Page, sum};
 use crate::address::UdpAddress;
 use crate::clock::{Clock, TscClock};
-use crate::net::{Datagrams, Network, Run, SocketSet, SocketStatistics};
+use crate::net::{Datagram, Datagrams, Network, Run, SocketSet, SocketStatistics};
 use crate::protocol::control::CONTROL_MAX_BYTES;
 use crate::protocol::{
     Event, LineCounts, PACKET_COST_BYTES, Receiver, ReceiverCounts, Session, To, Transmit,
@@ -127,9 +127,9 @@ impl<D: Datagrams> Inlet<D> {
         if !self.receiver.is_refused() {
             let receiver = &mut self.receiver;
             let limit = limit.min(DATAGRAMS_MAX);
-            taken = self.network.receive(self.lines, limit, |datagram| {
-                let (line, source) = (datagram.socket, datagram.source);
-                receiver.on_datagram(line, source, datagram.bytes, now, &mut handler);
+            let lines = self.lines;
+            taken = self.network.receive(lines, limit, |datagram| {
+                take(receiver, lines, &datagram, now, &mut handler);
             })?;
             if taken == 0 {
                 self.receiver.on_idle(now);
@@ -159,12 +159,7 @@ impl<D: Datagrams> Inlet<D> {
         let (receiver, lines) = (&mut self.receiver, self.lines);
         let (answers, limit) = (SocketSet::of(self.answers), limit.min(DATAGRAMS_MAX));
         let taken = self.network.receive(answers, limit, |datagram| {
-            if lines.contains(datagram.socket) {
-                let (line, source) = (datagram.socket, datagram.source);
-                receiver.on_datagram(line, source, datagram.bytes, now, handler);
-            } else {
-                receiver.on_answer(datagram.source, datagram.bytes, now, handler);
-            }
+            take(receiver, lines, &datagram, now, handler);
         })?;
         Ok(taken)
     }
@@ -278,6 +273,23 @@ impl<D: Datagrams> Inlet<D> {
         let none = LineCounts::default();
         let line = |line| receiver.line(line).unwrap_or(&none);
         self.page.put_receiver(now, receiver.counts(), place, &sockets, [line(0), line(1)]);
+    }
+}
+
+/// Takes a datagram of a line, or an answer: a network may hand over others than it was asked for.
+#[inline]
+fn take(
+    receiver: &mut Receiver,
+    lines: SocketSet,
+    datagram: &Datagram<'_>,
+    now: u64,
+    handler: &mut impl FnMut(Event<'_>) -> bool,
+) {
+    let Datagram { socket, source, bytes } = *datagram;
+    if lines.contains(socket) {
+        receiver.on_datagram(socket, source, bytes, now, handler);
+    } else {
+        receiver.on_answer(source, bytes, now, handler);
     }
 }
 

@@ -5,14 +5,32 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
+use gapless::net::{Backend, Network};
 use gapless::{Publisher, Subscriber};
 
 use crate::hosts::{Hosts, enter};
-use crate::payload;
 
 const HOST: &str = "GAPLESS_TEST_HOST";
 const ROLE: &str = "GAPLESS_TEST_ROLE";
 const ADDRESS: &str = "GAPLESS_TEST_ADDRESS";
+
+/// The bytes of a message, by its number: from 8 to 207.
+pub(crate) fn payload(sequence: u64) -> Vec<u8> {
+    let len = 8 + (sequence * 7919 % 200) as usize;
+    sequence.to_be_bytes().into_iter().cycle().take(len).collect()
+}
+
+/// Checks that a network is on the back end that its address asks for, for the socket of its line.
+pub(crate) fn is_as_asked(network: &Network, line: usize, address: &str) {
+    let (backend, notes) = (network.backend(), network.notes());
+    let (_, asked) = address.rsplit_once("backend=").unwrap();
+    match (network, asked) {
+        (Network::Xdp(network), "xdp") => assert!(network.is_steered(line), "{notes:?}"),
+        (_, "socket") => assert_eq!(backend, Backend::Socket),
+        (_, "uring") => assert_eq!(backend, Backend::Uring, "{notes:?}"),
+        _ => panic!("{asked} was asked for, it is {backend:?}: {notes:?}"),
+    }
+}
 
 /// A process that plays a role. It dies with this one: its input ends then.
 pub(crate) struct Player {
@@ -82,6 +100,7 @@ pub(crate) fn play() {
 
 fn publish(address: &str, orders: &Receiver<u64>) {
     let mut publisher = Publisher::open(address).unwrap();
+    is_as_asked(publisher.sender().unwrap().network(), 0, address);
     println!("at: {}", publisher.next_sequence() - 1);
     let mut last = 0;
     loop {
@@ -102,6 +121,7 @@ fn publish(address: &str, orders: &Receiver<u64>) {
 
 fn subscribe(address: &str) {
     let mut subscriber = Subscriber::open(address).unwrap();
+    is_as_asked(subscriber.inlet().unwrap().network(), 0, address);
     loop {
         subscriber.poll(64, |message| println!("at: {}", message.sequence)).unwrap();
     }

@@ -6,10 +6,12 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use gapless::net::{Backend, Datagrams, Network, SocketOptions};
 use nix::sched::{CloneFlags, setns, unshare};
 
 /// Longest wait for anything that must come.
@@ -49,7 +51,8 @@ impl Hosts {
         Some(hosts)
     }
 
-    fn plug_in(&self, host: usize) {
+    /// Connects a host with the switch.
+    pub(crate) fn plug_in(&self, host: usize) {
         let port = format!("port{host}");
         self.switch(&format!(
             "link add {port} type veth peer name eth0 netns {}\n\
@@ -96,7 +99,7 @@ impl Hosts {
     /// Runs commands of `ip` on the switch.
     pub(crate) fn switch(&self, batch: &str) -> String {
         let batch = batch.to_owned();
-        run_in(&self.switch, move || ip(&batch)).join().unwrap()
+        self.at_the_switch(move || ip(&batch))
     }
 
     /// Pulls a host's cable, or plugs it in.
@@ -104,29 +107,26 @@ impl Hosts {
         self.switch(&format!("link set port{host} {}\n", if up { "up" } else { "down" }));
     }
 
-    /// Loses `percent` of what comes in by UDP to `port`, at random. False, and says so, where
-    /// there is no `nft`.
-    pub(crate) fn lose(&self, host: usize, port: u16, percent: u32) -> bool {
-        let rules = format!(
-            "add table inet t\n\
-             add chain inet t in {{ type filter hook input priority 0; }}\n\
-             add rule inet t in udp dport {port} numgen random mod 100 < {percent} counter drop\n"
-        );
-        match self.on(host, move || command("nft", &["-f", "-"], &rules)).join().unwrap() {
-            Ok(_) => true,
-            Err(error) => {
-                eprintln!("no loss by the kernel, nft: {error}");
-                false
-            }
-        }
+    /// Runs `task` in a thread that is on the switch.
+    pub(crate) fn at_the_switch<T: Send + 'static>(
+        &self,
+        task: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        run_in(&self.switch, task).join().unwrap()
     }
 
-    /// How many packets [`lose`](Self::lose) has dropped.
-    pub(crate) fn lost(&self, host: usize) -> u64 {
-        let list = self.on(host, || command("nft", &["list", "ruleset"], "")).join().unwrap();
-        let list = list.unwrap();
-        let mut words = list.split_whitespace().skip_while(|word| *word != "packets").skip(1);
-        words.next().and_then(|word| word.parse().ok()).expect(&list)
+    /// Whether a back end can be had on the hosts: why not, if not.
+    pub(crate) fn can(&self, backend: &str) -> Result<(), String> {
+        let backend = match backend {
+            "uring" => Backend::Uring,
+            "xdp" => Backend::Xdp,
+            _ => return Ok(()),
+        };
+        let open = move || {
+            let options = SocketOptions::new(SocketAddr::from(([10, 78, 0, 1], 0)));
+            Network::open(backend)?.add(&options.interface("eth0"))
+        };
+        self.on(0, open).join().unwrap().map_err(|error| error.to_string()).map(drop)
     }
 }
 

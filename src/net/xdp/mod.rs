@@ -441,14 +441,16 @@ impl Datagrams for XdpNetwork {
                 member.take_turns();
             }
         }
-        let due = self.rota.due() & wanted.among(self.endpoints.len());
-        if due != 0 && got < limit {
+        let due = self.rota.due(wanted.among(self.endpoints.len()));
+        if due != 0 {
             let mut brought = 0;
-            let result = self.kernel.receive(SocketSet(due), limit - got, |datagram| {
+            // Rings that are always full do not keep a socket from being looked at.
+            let limit = limit.saturating_sub(got).max(limit.min(1));
+            let result = self.kernel.receive(SocketSet(due), limit, |datagram| {
                 brought |= 1 << datagram.socket;
                 handler(datagram);
             });
-            self.rota.looked(brought);
+            self.rota.looked(due, brought);
             got += result?;
         }
         Ok(got)
