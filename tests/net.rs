@@ -459,6 +459,10 @@ impl Datagrams for Narrow {
     fn statistics(&self, _: usize) -> SocketStatistics {
         SocketStatistics::default()
     }
+
+    fn notes(&self) -> &[String] {
+        &[]
+    }
 }
 
 /// A lack of room below a bad line neither loses nor reorders, and is passed on to the caller.

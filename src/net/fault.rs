@@ -323,4 +323,8 @@ impl<D: Datagrams> Datagrams for Faulty<D> {
     fn statistics(&self, socket: usize) -> SocketStatistics {
         self.inner.statistics(socket)
     }
+
+    fn notes(&self) -> &[String] {
+        self.inner.notes()
+    }
 }

@@ -283,6 +283,11 @@ pub trait Datagrams {
     /// # Panics
     /// If there is no such socket.
     fn statistics(&self, socket: usize) -> SocketStatistics;
+
+    /// What is worth telling the user, in sentences: settings that the kernel refused or cut, why a
+    /// back end was not to be had ([`Network::prefer`]), which interface AF_XDP uses how. Grows with
+    /// [`add`](Self::add), and when something is refused later.
+    fn notes(&self) -> &[String];
 }
 
 /// A choice of back end.
@@ -356,18 +361,6 @@ impl Network {
             Self::Xdp(_) => Backend::Xdp,
         }
     }
-
-    /// What is not as asked for: settings that the kernel refused or cut, and why
-    /// [`prefer`](Self::prefer) fell back.
-    /// Grows with [`add`](Datagrams::add), and when the kernel refuses something later.
-    #[must_use]
-    pub fn notes(&self) -> &[String] {
-        match self {
-            Self::Socket(network) => network.notes(),
-            Self::Uring(network) => network.notes(),
-            Self::Xdp(network) => network.notes(),
-        }
-    }
 }
 
 impl Datagrams for Network {
@@ -428,6 +421,14 @@ impl Datagrams for Network {
             Self::Socket(network) => network.statistics(socket),
             Self::Uring(network) => network.statistics(socket),
             Self::Xdp(network) => network.statistics(socket),
+        }
+    }
+
+    fn notes(&self) -> &[String] {
+        match self {
+            Self::Socket(network) => network.notes(),
+            Self::Uring(network) => network.notes(),
+            Self::Xdp(network) => network.notes(),
         }
     }
 }

@@ -66,12 +66,6 @@ impl SocketNetwork {
         &self.members[socket].descriptor
     }
 
-    /// Settings that the kernel refused or cut.
-    #[must_use]
-    pub fn notes(&self) -> &[String] {
-        &self.notes
-    }
-
     /// One datagram a call.
     #[inline]
     fn receive_singly(
@@ -228,5 +222,9 @@ impl Datagrams for SocketNetwork {
 
     fn statistics(&self, socket: usize) -> SocketStatistics {
         self.members[socket].statistics()
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.notes
     }
 }

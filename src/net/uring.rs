@@ -57,12 +57,6 @@ impl UringNetwork {
         })
     }
 
-    /// Settings that the kernel refused or cut.
-    #[must_use]
-    pub fn notes(&self) -> &[String] {
-        &self.notes
-    }
-
     /// Chooses what to read: at most `limit` messages. Returns how many reads there are.
     #[inline]
     fn plan(&mut self, wanted: u32, limit: usize, reads: &mut [Read; SLOTS]) -> usize {
@@ -195,5 +189,9 @@ impl Datagrams for UringNetwork {
 
     fn statistics(&self, socket: usize) -> SocketStatistics {
         self.members[socket].statistics()
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.notes
     }
 }

@@ -12,6 +12,7 @@ mod inspect;
 mod latency;
 mod log;
 mod ls;
+mod notes;
 mod order;
 mod ping;
 mod progress;

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::exit::{Outcome, Usage};
 use crate::log::Directory;
+use crate::notes;
 use crate::progress;
 use crate::relay::private_directory;
 use crate::relay::stage::{Intake, SourceEnd, inspect, ring_between};
@@ -201,7 +202,8 @@ impl Recording {
                 let directory = private_directory()?;
                 let name = from.name().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
                 let ring = ring_between(from, &name, &directory.path().display().to_string())?;
-                let agent = gapless::wire::ReceiverAgent::open(from, &ring)?;
+                let mut agent = gapless::wire::ReceiverAgent::open(from, &ring)?;
+                notes::tell(agent.inlet().network());
                 (Some(Intake::Wire(Box::new(agent))), ring, from.wait_strategy(), Some(directory))
             }
             from => return Err(Usage(format!("{from}: shm: and udp: can be recorded")).into()),

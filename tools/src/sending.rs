@@ -13,6 +13,7 @@ use gapless::{Address, Fragments, Publisher, WaitStrategy, Waiter};
 
 use crate::digest::Digest;
 use crate::enveloped::{Origin, Pieces};
+use crate::notes;
 use crate::progress;
 use crate::stop::{LOOK_INTERVAL, Stop};
 
@@ -84,6 +85,9 @@ impl Sending {
     /// the address does not say so.
     pub(crate) fn open(address: &Address, enveloped: bool, stop: &Stop) -> anyhow::Result<Self> {
         let mut publisher = Publisher::open_at(address)?;
+        if let Some(sender) = publisher.sender() {
+            notes::tell(sender.network());
+        }
         let ring_max = publisher.producer().max_message_bytes();
         let wire_max = publisher.sender().map(|sender| sender.max_message_bytes());
         let enveloped = enveloped || address.is_enveloped();

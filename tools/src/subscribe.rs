@@ -16,6 +16,7 @@ use indicatif::ProgressBar;
 use crate::digest::Digest;
 use crate::enveloped::unwrapped;
 use crate::exit::{Outcome, Usage};
+use crate::notes;
 use crate::progress;
 use crate::records::Prefix;
 use crate::stop::{LOOK_INTERVAL, Stop};
@@ -189,7 +190,11 @@ fn attach(args: &Args, stop: &Stop) -> anyhow::Result<Option<Subscriber>> {
             Err(Error::Ring(RingError::NotFound { .. })) if args.wait_for_publisher => {}
             result => {
                 spinner.finish_and_clear();
-                return Ok(Some(result?));
+                let mut subscriber = result?;
+                if let Some(inlet) = subscriber.inlet() {
+                    notes::tell(inlet.network());
+                }
+                return Ok(Some(subscriber));
             }
         }
         if stop.asked() {

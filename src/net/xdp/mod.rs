@@ -129,13 +129,6 @@ impl XdpNetwork {
         })
     }
 
-    /// Which interfaces are used how, what is left to the kernel and why, and settings that the
-    /// kernel refused or cut.
-    #[must_use]
-    pub fn notes(&self) -> &[String] {
-        self.kernel.notes()
-    }
-
     /// Whether datagrams to and from a socket pass the kernel by, as things are now.
     ///
     /// # Panics
@@ -510,6 +503,10 @@ impl Datagrams for XdpNetwork {
             system_calls: kernel.system_calls + own.system_calls,
             ..kernel
         }
+    }
+
+    fn notes(&self) -> &[String] {
+        self.kernel.notes()
     }
 }
 

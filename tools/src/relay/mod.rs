@@ -14,6 +14,7 @@ use gapless::{Address, ShmAddress, WaitStrategy, Waiter, pin_current_thread};
 use tempfile::TempDir;
 
 use crate::exit::{Outcome, Usage};
+use crate::notes;
 use crate::progress;
 use crate::stop::Stop;
 use crate::table::{Cell, Facts, per_second, print_json, rate_text};
@@ -164,7 +165,8 @@ impl Relay {
             Origin::File(file) => open_file(file, ring.clone(), args.wait_for)?,
             Origin::Stream(Address::Udp(from)) => {
                 strategy = from.wait_strategy();
-                let agent = gapless::wire::ReceiverAgent::open(from, &ring)?;
+                let mut agent = gapless::wire::ReceiverAgent::open(from, &ring)?;
+                notes::tell(agent.inlet().network());
                 Intake::Wire(Box::new(agent))
             }
             Origin::Stream(Address::Shm(from)) => {

@@ -13,6 +13,7 @@ use gapless::{Address, Agent, LogAddress, PollError, ShmAddress, UdpAddress};
 
 use super::feed::Feed;
 use super::sink::Sink;
+use crate::notes;
 
 /// Messages of one cycle.
 const MESSAGES_MAX: usize = 1024;
@@ -257,7 +258,9 @@ impl Outlet {
         let name = format!("relay to {}", self.address.name());
         let options: ConsumerOptions = self.ring.consumer_options().clone().name(name);
         let consumer = options.attach(self.ring.name())?;
-        self.sender = Some((session, SenderAgent::open(&self.address, consumer)?));
+        let mut sender = SenderAgent::open(&self.address, consumer)?;
+        notes::tell(sender.network());
+        self.sender = Some((session, sender));
         Ok(())
     }
 
