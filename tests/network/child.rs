@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
-use gapless::net::{Backend, Network};
+use gapless::net::{Backend, Datagrams, Network};
 use gapless::{Publisher, Subscriber};
 
 use crate::hosts::{Hosts, enter};
