@@ -13,9 +13,9 @@
 //! that a packet has before them, and several share a packet. The copy costs a few hundredths of
 //! what sending does. Received packets are handed over where they are.
 //!
-//! Deliberately absent: fragments, and multicast by AF_XDP to receivers on this host: while the host
-//! has a member of the group, and loopback is not switched off, that group is sent to through the
-//! kernel.
+//! Deliberately absent: fragments, and multicast by AF_XDP to receivers on this host: while the
+//! host has a member of the group, and loopback is not switched off, that group is sent to through
+//! the kernel.
 
 mod attributes;
 #[expect(unsafe_code, reason = "bpf(2) takes pointers")]

@@ -2,8 +2,8 @@
 //!
 //! Looking at a ring costs a few nanoseconds, looking at a socket a system call. So a socket whose
 //! packets are steered is looked at once in a while, in turn with the others, and each time for as
-//! long as it brings something: super datagrams of a neighbour on the same machine, what came before
-//! the steering, what another network of the process takes too.
+//! long as it brings something: super datagrams of a neighbour on the same machine, what came
+//! before the steering, what another network of the process takes too.
 
 /// Polls between looks at one socket.
 const INTERVAL: u32 = 256;

@@ -1,8 +1,8 @@
 //! Which datagrams of an interface go to which AF_XDP socket: a program on the interface, shared by
 //! all processes that steer there, and its two maps.
 //!
-//! The first process attaches the program by a link, each further one takes hold of that link and of
-//! the maps. The kernel removes the program with the last descriptor of the link, however its
+//! The first process attaches the program by a link, each further one takes hold of that link and
+//! of the maps. The kernel removes the program with the last descriptor of the link, however its
 //! holder ends. A program of somebody else is never displaced.
 //!
 //! Sockets have slots: [`SLOTS_PER_QUEUE`] for each receive queue of the interface, 0 to
@@ -128,9 +128,9 @@ pub(in crate::net) enum SteerError {
     },
     /// Mostly: frames of the interface's MTU do not fit the driver's pages.
     #[error(
-        "the driver of interface {interface} refuses an XDP program ({source}), most likely because \
-         the MTU, its own or on a veth its peer's, is too large: lower it (at most 3,506 on a veth, \
-         often 1,500 to 3,000 elsewhere), or use generic mode"
+        "the driver of interface {interface} refuses an XDP program ({source}), most likely \
+         because the MTU, its own or on a veth its peer's, is too large: lower it (at most 3,506 \
+         on a veth, often 1,500 to 3,000 elsewhere), or use generic mode"
     )]
     MtuTooLarge {
         /// The interface's index.
@@ -348,8 +348,8 @@ pub(in crate::net) struct Steering {
 impl Steering {
     /// Attaches the program to an interface of the thread's network namespace, or, if `attached`,
     /// the id of the program that the interface reports, is one of ours, takes hold of that: in
-    /// the mode that it has, whatever `mode` says. Frames of more than `frame_bytes_max` bytes go to
-    /// the kernel; processes share a program only if they agree in this.
+    /// the mode that it has, whatever `mode` says. Frames of more than `frame_bytes_max` bytes go
+    /// to the kernel; processes share a program only if they agree in this.
     ///
     /// # Errors
     /// [`Raced`](SteerError::Raced): look again what is attached, and try again.
