@@ -285,8 +285,8 @@ pub trait Datagrams {
     fn statistics(&self, socket: usize) -> SocketStatistics;
 
     /// What is worth telling the user, in sentences: settings that the kernel refused or cut, why a
-    /// back end was not to be had ([`Network::prefer`]), which interface AF_XDP uses how. Grows with
-    /// [`add`](Self::add), and when something is refused later.
+    /// back end was not to be had ([`Network::prefer`]), which interface AF_XDP uses how. Grows
+    /// with [`add`](Self::add), and when something is refused later.
     fn notes(&self) -> &[String];
 }
 
