@@ -9,7 +9,7 @@ use super::path::{Origin, Path};
 use super::watch::Change;
 
 /// Destinations of one socket whose paths are kept.
-const PATHS_MAX: usize = 64;
+const PATHS_MAX: usize = 1_024;
 
 /// Where a socket's packets come in and leave.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,7 @@ impl Endpoint {
         Self {
             local,
             peer: options.connect,
-            group: options.join.or(Some(local.ip()).filter(IpAddr::is_multicast)),
+            group: options.join,
             source: options.source,
             place,
             left_to_kernel,
@@ -107,10 +107,28 @@ impl Endpoint {
         self.counted.system_calls += sent.system_calls;
     }
 
+    /// How well the kernel would say that it fits a unicast packet that it takes: who is connected
+    /// to the sender before who is not, an address of its own before none.
+    #[inline]
+    pub(super) fn fit(&self) -> u8 {
+        2 * u8::from(self.peer.is_some()) + u8::from(!self.local.ip().is_unspecified())
+    }
+
     /// The path to a destination, if it is known.
     #[inline]
     pub(super) fn path(&self, to: SocketAddr) -> Option<&Path> {
         self.paths.iter().find(|(known, _)| *known == to).map(|(_, path)| path)
+    }
+
+    /// All paths that are known.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.paths.iter().map(|(_, path)| path)
+    }
+
+    /// Forgets those paths that may be narrower by now.
+    pub(super) fn forget_routed_paths(&mut self) {
+        self.paths.retain(|(_, path)| !path.is_routed);
+        self.oldest = 0;
     }
 
     /// Whether a path of its own, or what is steered to it, may be another since a change.

@@ -44,6 +44,7 @@ mod umem;
 mod watch;
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use self::endpoint::{Endpoint, Place};
@@ -59,14 +60,16 @@ use super::error::NetError;
 use super::options::SocketOptions;
 use super::socket::SocketNetwork;
 use super::sys;
-use super::{Datagram, Datagrams, Run, SocketSet, SocketStatistics, open};
+use super::{Datagram, Datagrams, RUN_SEGMENTS_MAX, Run, SocketSet, SocketStatistics, open};
+use crate::clock::{Clock, TscClock};
 
-/// Polls and sends between questions whether the kernel's tables have changed.
-const LOOK_AROUND: u32 = 4_096;
+/// Nanoseconds between questions whether the kernel's tables have changed.
+const LOOK_NS: u64 = 1_000_000;
 /// The same while a neighbour is asked for.
-const LOOK_FOR_NEIGHBOUR: u32 = 64;
-/// Of those, between looks for new members of groups on this host.
-const LISTEN_AROUND: u32 = 1_024;
+const LOOK_FOR_NEIGHBOUR_NS: u64 = 50_000;
+/// Nanoseconds between looks for new members of groups on this host, at what routers have told, and
+/// telling the kernel of hosts that are sent to past it.
+const LISTEN_NS: u64 = 500_000_000;
 /// Datagrams of a run from which on it is quicker through the kernel as a super datagram (GSO) than
 /// in frames that the kernel copies one by one.
 const SEGMENTS_MIN: usize = 4;
@@ -86,8 +89,12 @@ pub struct XdpNetwork {
     members: Members,
     /// Where AF_XDP cannot be had, a socket is refused rather than left to the kernel.
     strict: bool,
-    until_look: u32,
-    until_listen: u32,
+    clock: TscClock,
+    /// When to ask what has changed, and when to listen around.
+    look_ns: u64,
+    listen_ns: u64,
+    /// Which port is looked at first.
+    turn: usize,
     /// Groups, and devices, that are sent to past the kernel as long as this host has no member.
     unheard: Vec<(u32, IpAddr)>,
     polled: Vec<libc::pollfd>,
@@ -122,8 +129,10 @@ impl XdpNetwork {
             watch: Watch::open()?,
             members: Members::open(),
             strict,
-            until_look: LOOK_AROUND,
-            until_listen: LISTEN_AROUND,
+            clock: TscClock::new(),
+            look_ns: 0,
+            listen_ns: 0,
+            turn: 0,
             unheard: Vec::new(),
             polled: Vec::new(),
         })
@@ -195,15 +204,20 @@ impl XdpNetwork {
     ) -> Result<(usize, bool), NetError> {
         let shares = options.reuse || options.reuse_port;
         let group = options.join.filter(|_| shares);
-        let (Some(place), Some(group)) = (place, group) else {
-            // A port that is shared by hash is shared by the kernel.
-            return self.kernel.add(options).map(|socket| (socket, !options.reuse_port));
+        let (Some(_), Some(group)) = (place, group) else {
+            // Who shares a port of one host shares it by the kernel's rules.
+            return self.kernel.add(options).map(|socket| (socket, !shares));
         };
         let own = Some(options.bind.ip()).filter(|ip| !ip.is_unspecified());
         let (address, port) = (own.unwrap_or(group), options.bind.port());
-        let pair = Pair { address, port, vlan: place.vlan };
-        if self.ports[place.port].is_claimed_elsewhere(&pair) {
-            return self.kernel.add(options).map(|socket| (socket, true));
+        if port::share(address, port, true) {
+            let added = self.kernel.add(options);
+            // Only while it is bound: what a stranger shared would be steered past it.
+            port::share(address, port, false);
+            let socket = added?;
+            let descriptor = self.kernel.descriptor(socket);
+            let _ = descriptor.set_int(libc::SOL_SOCKET, libc::SO_REUSEADDR, 0);
+            return Ok((socket, true));
         }
         let alone = options.clone().reuse(false).reuse_port(false);
         match self.kernel.add(&alone) {
@@ -220,14 +234,21 @@ impl XdpNetwork {
     }
 
     /// Steers what is bound to an interface, and what is bound to none, to all ports.
-    fn steer_all(&mut self) -> Result<(), NetError> {
-        let addresses = self.netlink.addresses()?;
+    ///
+    /// What cannot be steered is left to the kernel, with a note.
+    fn steer_all(&mut self) {
+        // An interface that is gone has nothing to steer; what is there stays as it was.
+        let Ok(addresses) = self.netlink.addresses() else { return };
         for socket in 0..self.endpoints.len() {
             for port in 0..self.ports.len() {
-                self.steer(socket, port, &addresses)?;
+                if let Err(error) = self.steer(socket, port, &addresses) {
+                    self.endpoints[socket].left_to_kernel = true;
+                    self.rota.set_always(socket, true);
+                    let left = "it is left to the kernel";
+                    self.kernel.note(format!("socket {socket}: {error}: {left}"));
+                }
             }
         }
-        Ok(())
     }
 
     fn steer(
@@ -273,33 +294,35 @@ impl XdpNetwork {
         Ok(())
     }
 
-    /// Asks, once in a while, whether the tables have changed that paths depend on.
+    /// Asks, once in a while, whether the tables have changed that paths depend on. Returns the time.
     #[inline]
-    fn look_around(&mut self) {
-        self.until_look -= 1;
-        if self.until_look == 0 {
-            self.look();
+    fn look_around(&mut self) -> u64 {
+        let now_ns = self.clock.now_ns();
+        if now_ns >= self.look_ns {
+            self.look(now_ns);
         }
+        now_ns
     }
 
     #[cold]
-    fn look(&mut self) {
-        self.until_look = LOOK_AROUND;
+    fn look(&mut self, now_ns: u64) {
+        self.look_ns = now_ns + LOOK_NS;
         let endpoints = &self.endpoints;
         let differs = |change: &Change| endpoints.iter().any(|one| one.is_affected(change));
-        let changed = self.watch.changed(differs);
-        self.until_listen -= 1;
-        if self.until_listen == 0 {
-            self.until_listen = LISTEN_AROUND;
-            if !changed && !self.is_heard() {
-                return;
+        let mut changed = self.watch.changed(differs);
+        if now_ns >= self.listen_ns {
+            self.listen_ns = now_ns + LISTEN_NS;
+            changed |= self.is_heard();
+            for endpoint in &mut self.endpoints {
+                let hosts = endpoint.paths().filter_map(Path::unseen_host);
+                hosts.for_each(|(device, host)| self.netlink.use_neighbour(device, host));
+                endpoint.forget_routed_paths();
             }
-        } else if !changed {
-            return;
         }
-        self.forget_paths();
-        // An interface that is gone has nothing to steer; what is there stays as it was.
-        let _ = self.steer_all();
+        if changed {
+            self.forget_paths();
+            self.steer_all();
+        }
     }
 
     fn forget_paths(&mut self) {
@@ -327,7 +350,7 @@ impl XdpNetwork {
             self.unheard.push((way.device, to.ip()));
         }
         if path.waits_for_neighbour() {
-            self.until_look = self.until_look.min(LOOK_FOR_NEIGHBOUR);
+            self.look_ns = self.look_ns.min(self.clock.now_ns() + LOOK_FOR_NEIGHBOUR_NS);
         }
         endpoint.keep(to, path);
     }
@@ -342,7 +365,9 @@ impl XdpNetwork {
     ) -> Option<Result<usize, NetError>> {
         let endpoint = &mut self.endpoints[socket];
         let way = endpoint.path(to)?.way.as_ref()?;
-        let fits = |run: &Run<'_>| run.piece_bytes() <= way.payload_bytes_max;
+        let fits = |run: &Run<'_>| {
+            run.piece_bytes() <= way.payload_bytes_max && run.segments() <= RUN_SEGMENTS_MAX
+        };
         let member = self.ports.iter_mut().find(|member| member.port.index() == way.interface)?;
         let tap = member.taps.first_mut()?;
         let floods = !member.port.is_zero_copy() && self.kernel.segments(socket);
@@ -364,7 +389,8 @@ impl XdpNetwork {
         let kicked = tap.kick(&mut sent.system_calls);
         let (lost, refused) = match kicked {
             Ok(lost) => (lost, None),
-            Err(errno) => (tap.withdraw(), Some(errno)),
+            // They stay in the ring and leave when the interface is back, or never.
+            Err(errno) => (sent.datagrams_out, Some(errno)),
         };
         if lost > 0 {
             let each = sent.bytes_out / sent.datagrams_out.max(1);
@@ -401,8 +427,11 @@ impl Datagrams for XdpNetwork {
         let left_to_kernel = refused.is_some() || !steers;
         let local = self.kernel.local_address(socket);
         self.endpoints.push(Endpoint::new(options, local, place, left_to_kernel));
-        self.rota.add(true);
-        self.steer_all()?;
+        // What shares a pair with another of ours gets what is that one's to get.
+        let shared = |one: &Endpoint| one.local.port() == local.port() && !one.left_to_kernel;
+        let covered = options.connect.is_some() && self.endpoints.iter().any(shared);
+        self.rota.add(!covered);
+        self.steer_all();
         Ok(socket)
     }
 
@@ -413,28 +442,36 @@ impl Datagrams for XdpNetwork {
         limit: usize,
         mut handler: impl FnMut(Datagram<'_>),
     ) -> Result<usize, NetError> {
-        self.look_around();
+        let now_ns = self.look_around();
         let mut got = 0;
         let Self { ports, endpoints, .. } = self;
-        for (port, member) in ports.iter_mut().enumerate() {
-            let (device, before) = (member.port.index(), got);
-            let Member { taps, malformed, turn, .. } = member;
+        for step in 0..ports.len() {
+            let port = (self.turn + step) % ports.len();
+            let member = &mut ports[port];
+            let Member { taps, malformed, turn, polls_busily, .. } = member;
             let (later, first) = taps.split_at_mut(*turn);
             for tap in first.iter_mut().chain(later) {
+                let before = got;
                 tap.receive(limit.saturating_sub(got), |frame| match frame::parse(frame) {
-                    Ok(packet) => {
-                        got += hand_over(endpoints, port, device, &packet, &mut handler);
-                    }
+                    Ok(packet) => got += hand_over(endpoints, port, &packet, &mut handler),
                     Err(_) => *malformed += 1,
                 });
+                if got == before {
+                    tap.nothing_came(*polls_busily);
+                }
+                if tap.is_unsent() {
+                    // Whoever sends next is told of a refusal.
+                    let _ = tap.kick(&mut 0);
+                }
             }
-            if got == before {
-                member.nothing_came();
-            } else if got >= limit {
+            if got >= limit {
                 member.take_turns();
             }
         }
-        let due = self.rota.due(wanted.among(self.endpoints.len()));
+        if got >= limit && !self.ports.is_empty() {
+            self.turn = (self.turn + 1) % self.ports.len();
+        }
+        let due = self.rota.due(now_ns, wanted.among(self.endpoints.len()));
         if due != 0 {
             let mut brought = 0;
             // Rings that are always full do not keep a socket from being looked at.
@@ -443,7 +480,7 @@ impl Datagrams for XdpNetwork {
                 brought |= 1 << datagram.socket;
                 handler(datagram);
             });
-            self.rota.looked(due, brought);
+            self.rota.brought(now_ns, brought);
             got += result?;
         }
         Ok(got)
@@ -474,11 +511,18 @@ impl Datagrams for XdpNetwork {
 
     fn wait(&mut self, timeout: Duration) -> Result<(), NetError> {
         self.polled.clear();
-        let kernel = (0..self.endpoints.len()).map(|socket| self.kernel.descriptor(socket));
-        let taps = self.ports.iter().flat_map(|member| &member.taps).map(|tap| tap.socket());
-        let all = kernel.chain(taps).map(|one| sys::interest(one.raw(), libc::POLLIN));
-        self.polled.extend(all);
-        sys::wait(&mut self.polled, timeout)
+        let kernel = (0..self.endpoints.len()).map(|socket| self.kernel.descriptor(socket).raw());
+        let taps = self.ports.iter().flat_map(|member| &member.taps).map(|tap| tap.socket().raw());
+        let all = kernel.chain(taps).chain([self.watch.socket.as_raw_fd()]);
+        self.polled.extend(all.map(|fd| sys::interest(fd, libc::POLLIN)));
+        sys::wait(&mut self.polled, timeout)?;
+        let ready = self.polled.iter().take(self.endpoints.len()).enumerate();
+        let ready = ready.filter(|(_, one)| one.revents != 0);
+        self.rota.owe(ready.fold(0, |bits, (socket, _)| bits | 1 << socket));
+        if self.polled.last().is_some_and(|watch| watch.revents != 0) {
+            self.look_ns = 0;
+        }
+        Ok(())
     }
 
     fn local_address(&self, socket: usize) -> SocketAddr {
@@ -510,25 +554,24 @@ impl Datagrams for XdpNetwork {
     }
 }
 
-/// Hands a packet to whom it is for: of multicast to each, of unicast to the one that is connected
-/// to its sender, or else to the first that takes it from anybody. Returns how many that were.
+/// Hands a packet to whom it is for: of multicast to each, of unicast to the one that fits best.
+/// Returns how many that were.
 #[inline]
 fn hand_over(
     endpoints: &mut [Endpoint],
     port: usize,
-    device: u32,
     packet: &frame::Packet<'_>,
     handler: &mut impl FnMut(Datagram<'_>),
 ) -> usize {
-    let mut source = packet.source;
-    if let SocketAddr::V6(v6) = &mut source
-        && needs_scope(v6.ip())
-    {
-        v6.set_scope_id(device);
-    }
     let mut give = |socket: usize, endpoint: &mut Endpoint| {
         endpoint.counted.datagrams_in += 1;
         endpoint.counted.bytes_in += packet.payload.len() as u64;
+        let mut source = packet.source;
+        if let (SocketAddr::V6(v6), Some(place)) = (&mut source, endpoint.place)
+            && needs_scope(v6.ip())
+        {
+            v6.set_scope_id(place.device);
+        }
         handler(Datagram { socket, source, bytes: packet.payload });
     };
     let mut count = 0;
@@ -543,7 +586,9 @@ fn hand_over(
     }
     let mut best = None;
     for (socket, endpoint) in endpoints.iter().enumerate() {
-        if endpoint.takes(port, packet) && (best.is_none() || endpoint.peer.is_some()) {
+        // Of two that fit alike the kernel takes the one bound last.
+        let fits = endpoint.takes(port, packet);
+        if fits && best.is_none_or(|known: usize| endpoints[known].fit() <= endpoint.fit()) {
             best = Some(socket);
         }
     }

@@ -171,21 +171,36 @@ impl Netlink {
     /// The Ethernet address of a host on an interface's wire, if the kernel knows it and takes it
     /// for good.
     pub(super) fn neighbour(&self, on: u32, host: IpAddr) -> Result<Option<Mac>, NetError> {
-        let mut header = [0; NEIGHBOUR_HEADER];
-        header[4..8].copy_from_slice(&on.to_ne_bytes());
-        let request = |header: &mut [u8; NEIGHBOUR_HEADER], family: i32, address: &[u8]| {
-            header[0] = family as u8;
-            Request::new(libc::RTM_GETNEIGH, 0, header).with(libc::NDA_DST, address)
-        };
-        let request = match host {
-            IpAddr::V4(host) => request(&mut header, libc::AF_INET, &host.octets()),
-            IpAddr::V6(host) => request(&mut header, libc::AF_INET6, &host.octets()),
-        };
+        let request = about_neighbour(libc::RTM_GETNEIGH, 0, 0, on, host);
         match self.kernel.one(request, libc::RTM_NEWNEIGH, neighbour) {
             Ok(mac) => Ok(mac),
             Err(Errno(libc::ENOENT)) => Ok(None),
             Err(Errno(errno)) => Err(NetError::refused(format!("ask who {host} is"), errno)),
         }
+    }
+
+    /// Tells the kernel that a host is being sent to: it asks whether the host is there still, once
+    /// it is unsure, and who it is then. Of no host that it does not know.
+    pub(super) fn use_neighbour(&self, on: u32, host: IpAddr) {
+        const NTF_USE: u8 = 1;
+        let request = about_neighbour(libc::RTM_NEWNEIGH, libc::NLM_F_ACK, NTF_USE, on, host);
+        // Where it is refused the kernel knows no such host, and a notice has said so.
+        let _ = self.kernel.ask(request, |_| ());
+    }
+}
+
+/// A request about a host on an interface's wire.
+fn about_neighbour(kind: u16, flags: i32, about: u8, on: u32, host: IpAddr) -> Request {
+    let mut header = [0; NEIGHBOUR_HEADER];
+    header[4..8].copy_from_slice(&on.to_ne_bytes());
+    header[10] = about;
+    let mut request = |family: i32, address: &[u8]| {
+        header[0] = family as u8;
+        Request::new(kind, flags, &header).with(libc::NDA_DST, address)
+    };
+    match host {
+        IpAddr::V4(host) => request(libc::AF_INET, &host.octets()),
+        IpAddr::V6(host) => request(libc::AF_INET6, &host.octets()),
     }
 }
 

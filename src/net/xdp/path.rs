@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::super::address::needs_scope;
 use super::super::error::NetError;
 use super::frame::{Ends, Header, Mac, group_mac};
 use super::members::Members;
@@ -21,6 +22,8 @@ pub(super) struct Path {
     pub(super) way: Option<Way>,
     /// Whom they are handed to first, where that is a host.
     hop: Option<Hop>,
+    /// A router on the way may know of a narrower one, which no table's change tells.
+    pub(super) is_routed: bool,
 }
 
 /// Out of an interface, past the kernel.
@@ -45,11 +48,17 @@ struct Hop {
 
 impl Path {
     /// Through the kernel.
-    pub(super) const KERNEL: Self = Self { way: None, hop: None };
+    pub(super) const KERNEL: Self = Self { way: None, hop: None, is_routed: false };
 
     /// Whether the kernel is about to ask for the host's address.
     pub(super) fn waits_for_neighbour(&self) -> bool {
         self.hop.is_some_and(|hop| hop.mac.is_none())
+    }
+
+    /// The device and the host that datagrams are handed to past the kernel, which therefore does
+    /// not know that they are.
+    pub(super) fn unseen_host(&self) -> Option<(u32, IpAddr)> {
+        self.hop.filter(|_| self.way.is_some()).map(|hop| (hop.device, hop.host))
     }
 
     /// Whether it may be another one since that change.
@@ -82,7 +91,15 @@ pub(super) fn find(
     origin: &Origin,
     to: SocketAddr,
 ) -> Result<Path, NetError> {
-    let Some(route) = netlink.route(to.ip(), origin.interface)? else { return Ok(Path::KERNEL) };
+    let scope = match to {
+        SocketAddr::V6(to) if needs_scope(to.ip()) => Some(to.scope_id()).filter(|id| *id != 0),
+        _ => None,
+    };
+    if scope.is_some() && origin.interface.is_some_and(|own| scope != Some(own)) {
+        return Ok(Path::KERNEL);
+    }
+    let via = scope.or(origin.interface);
+    let Some(route) = netlink.route(to.ip(), via)? else { return Ok(Path::KERNEL) };
     let outer = netlink.link(route.interface)?;
     let inner = match outer.vlan {
         Some((_, parent)) => netlink.link(parent)?,
@@ -129,7 +146,7 @@ pub(super) fn find(
             .min(FRAME_BYTES - header.len()),
         header,
     });
-    Ok(Path { way, hop })
+    Ok(Path { way, hop, is_routed: route.gateway.is_some() })
 }
 
 /// Hops that a datagram may take; `None`: it is not to leave this host.

@@ -4,6 +4,7 @@
 //! port is steered to the one network that wants it. Nothing can steer a packet to two: a pair that
 //! a second network wants as well is left to the kernel, which gives both a copy.
 
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -88,7 +89,7 @@ impl Port {
         wanted: XdpMode,
     ) -> Result<Arc<Self>, String> {
         let namespace = namespace().map_err(|error| format!("no network namespace: {error}"))?;
-        let mut ports = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ports = ports();
         ports.retain(|port| port.strong_count() > 0);
         let same = |port: &Arc<Self>| port.namespace == namespace && port.index == index;
         if let Some(port) = ports.iter().filter_map(Weak::upgrade).find(same) {
@@ -135,7 +136,7 @@ impl Port {
         let mut queues = Vec::new();
         let mut taken = Vec::new();
         for number in 0..QUEUES_MAX.min(u16::try_from(link.rx_queues).unwrap_or(QUEUES_MAX)) {
-            match take(index, number, zero_copy) {
+            match take(index, number, zero_copy, &mut tries) {
                 Ok(queue) => {
                     let cleared = steering.clear_queue(number);
                     cleared.map_err(|error| error.to_string())?;
@@ -253,7 +254,7 @@ pub(super) struct Member {
     pub(super) port: Arc<Port>,
     number: u32,
     /// Whether the driver is polled by us.
-    polls_busily: bool,
+    pub(super) polls_busily: bool,
     /// Which tap is looked at first.
     pub(super) turn: usize,
     /// Packets that were damaged on their way.
@@ -292,17 +293,6 @@ impl Member {
         self.malformed + self.taps.iter().map(Tap::drops).sum::<u64>()
     }
 
-    /// Tells the driver what it waits for, where it waits: after a poll that found nothing.
-    #[inline]
-    pub(super) fn nothing_came(&self) {
-        for tap in &self.taps {
-            if self.polls_busily || tap.is_stalled() {
-                // It says by packets whether it did anything.
-                let _ = tap.socket().prod();
-            }
-        }
-    }
-
     /// Wants the packets of a pair, which `socket` is bound to.
     pub(super) fn claim(&self, pair: Pair, socket: &Descriptor) -> Result<Claimed, NetError> {
         let refused = |Errno(errno)| NetError::refused("share a socket", errno);
@@ -321,21 +311,28 @@ impl Member {
         self.port.unsteer(&pair).map_err(failed)?;
         Ok(Claimed::Contested)
     }
+}
 
-    /// Whether another network of this process has a pair; if so it shares the port from now on.
-    pub(super) fn is_claimed_elsewhere(&self, pair: &Pair) -> bool {
-        let state = self.port.state();
-        let Some(claim) = state.claims.iter().find(|claim| claim.pair == *pair) else {
-            return false;
-        };
-        let mut found = false;
-        for owner in claim.owners.iter().filter(|owner| owner.network != self.number) {
+/// Whether this process has an address and port already, on whatever interface. If so those that
+/// have it share it from now on, or do not any more.
+pub(super) fn share(address: IpAddr, number: u16, on: bool) -> bool {
+    let Ok(namespace) = namespace() else { return false };
+    let mut found = false;
+    let ports: Vec<_> = ports().iter().filter_map(Weak::upgrade).collect();
+    for port in ports.iter().filter(|port| port.namespace == namespace) {
+        let state = port.state();
+        let same = |claim: &&Claim| (claim.pair.address, claim.pair.port) == (address, number);
+        for owner in state.claims.iter().filter(same).flat_map(|claim| &claim.owners) {
             found = true;
             // Where it is refused, whoever binds is told that the port is in use.
-            let _ = owner.socket.set_int(libc::SOL_SOCKET, libc::SO_REUSEADDR, 1);
+            let _ = owner.socket.set_int(libc::SOL_SOCKET, libc::SO_REUSEADDR, on.into());
         }
-        found
     }
+    found
+}
+
+fn ports() -> MutexGuard<'static, Vec<Weak<Port>>> {
+    PORTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Member {
@@ -367,11 +364,10 @@ impl Drop for Member {
 
 /// Takes a queue. The kernel gives one back a moment after its socket was closed, or its process
 /// has ended.
-fn take(interface: u32, number: u16, zero_copy: bool) -> Result<Queue, Errno> {
-    let mut tries = 0;
+fn take(interface: u32, number: u16, zero_copy: bool, tries: &mut usize) -> Result<Queue, Errno> {
     loop {
         match Queue::open(interface, number, zero_copy) {
-            Err(Errno(libc::EBUSY)) if tries < TRIES_MAX => tries += 1,
+            Err(Errno(libc::EBUSY)) if *tries < TRIES_MAX => *tries += 1,
             result => return result,
         }
         sys::poll(&mut [], PAUSE)?;

@@ -18,9 +18,12 @@ use super::umem::{FRAME_BYTES, Frame, Umem};
 const RECEIVE_FRAMES: u32 = 8_192;
 /// Frames to send from.
 const TRANSMIT_FRAMES: u32 = 2_048;
-/// Packets that can wait for one network. The rest is for others: one that does not look at its
-/// packets takes no more than this.
-const RECEIVE_RING: u32 = 4_096;
+/// Packets that can wait for one network. Three that do not look at theirs leave the others of the
+/// process this many.
+const RECEIVE_RING: u32 = 2_048;
+/// Frames that wait for packets at first: few, so that a packet finds a frame that is still in the
+/// cache. They are doubled each time that less than a quarter is left.
+const FRAMES_AT_FIRST: usize = 512;
 const TRANSMIT_RING: u32 = 2_048;
 /// Frames that a tap takes out of the common ones, and gives back to them, at once.
 const BATCH: usize = 16;
@@ -49,8 +52,21 @@ struct Pool {
     completion: Completion,
     /// Frames to send from.
     idle: Vec<Frame>,
-    /// Frames to receive into that the fill ring has no room for.
+    /// Frames to receive into that do not wait for packets, the last used last.
     spent: Vec<Frame>,
+    /// How many are to wait.
+    level: usize,
+}
+
+impl Pool {
+    /// Has as many frames wait for packets as there should, those used last first.
+    fn refill(&mut self) {
+        let waiting = self.fill.waiting();
+        if waiting < self.level / 4 {
+            self.level = (2 * self.level).min(RECEIVE_FRAMES as usize);
+        }
+        self.fill.give(&mut self.spent, self.level.saturating_sub(waiting));
+    }
 }
 
 impl Queue {
@@ -72,10 +88,10 @@ impl Queue {
         let completion = Completion::open(&holder, TRANSMIT_FRAMES)?;
         // A socket must have one of the two.
         holder.set_int(libc::SOL_XDP, libc::XDP_RX_RING, 2)?;
-        fill.give(&mut spent);
+        fill.give(&mut spent, FRAMES_AT_FIRST);
         let copy = if zero_copy { libc::XDP_ZEROCOPY } else { libc::XDP_COPY };
         holder.bind_to(&address(copy | libc::XDP_USE_NEED_WAKEUP, interface, number, 0))?;
-        let pool = Mutex::new(Pool { fill, completion, idle, spent });
+        let pool = Mutex::new(Pool { fill, completion, idle, spent, level: FRAMES_AT_FIRST });
         Ok(Self { interface, number, umem, holder, zero_copy, pool })
     }
 
@@ -114,6 +130,8 @@ pub(super) struct Tap {
     transmit: Transmit,
     idle: Vec<Frame>,
     spent: Vec<Frame>,
+    /// Packets were put that the kernel had no room for yet.
+    unsent: bool,
     queue: Arc<Queue>,
 }
 
@@ -127,12 +145,16 @@ impl Tap {
         socket.bind_to(&address(shared, queue.interface, queue.number, holder))?;
         // Older kernels do not know it, and send 32 a call.
         let _ = socket.set_int(libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, SEND_BUDGET);
+        // Room for all packets that the interface is slow to send; refused, there is less.
+        let bytes = TRANSMIT_RING.cast_signed() * FRAME_BYTES as i32;
+        let _ = socket.set_int(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes);
         Ok(Self {
             socket: Some(socket),
             receive,
             transmit,
             idle: Vec::with_capacity(TRANSMIT_FRAMES as usize),
             spent: Vec::with_capacity(RECEIVE_FRAMES as usize),
+            unsent: false,
             queue: Arc::clone(queue),
         })
     }
@@ -167,14 +189,18 @@ impl Tap {
 
     fn give_back(&mut self) {
         let pool = &mut *self.queue.pool();
-        pool.fill.give(&mut self.spent);
         pool.spent.append(&mut self.spent);
+        pool.refill();
     }
 
-    /// Whether the driver waits to be told that there are frames to receive into.
+    /// Tells the driver what it waits for, after a look that found nothing: that there are frames to
+    /// receive into, or, if it is polled by us, to look.
     #[inline]
-    pub(super) fn is_stalled(&self) -> bool {
-        self.queue.zero_copy && self.queue.pool().fill.needs_wakeup()
+    pub(super) fn nothing_came(&self, polls_busily: bool) {
+        if polls_busily || self.queue.zero_copy && self.queue.pool().fill.needs_wakeup() {
+            // It says by packets whether it did anything.
+            let _ = self.socket().prod();
+        }
     }
 
     /// Whether `count` packets find room, for which the kernel is given a chance to make some.
@@ -214,39 +240,24 @@ impl Tap {
         self.transmit.put(frame, len);
     }
 
-    /// Takes back what was put and cannot be sent, so that it is not sent when that is long past.
-    /// Returns how many packets that were.
-    #[cold]
-    pub(super) fn withdraw(&mut self) -> u64 {
-        let mut count = 0;
-        // A device that takes packets by itself may be about to.
-        while !self.queue.zero_copy
-            && let Some(frame) = self.transmit.recall()
-        {
-            self.idle.push(frame);
-            count += 1;
-        }
-        self.transmit.publish();
-        count
-    }
-
     /// Has the kernel send what was put; returns how many packets were lost on the way. `calls` is
     /// raised by the system calls that it took.
     #[inline]
     pub(super) fn kick(&mut self, calls: &mut u64) -> Result<u64, Errno> {
         self.transmit.publish();
+        self.unsent = false;
         let mut lost = 0;
         for _ in 0..KICKS_MAX {
             // Without zero-copy it is this very call that sends.
             if self.queue.zero_copy && !self.transmit.needs_wakeup() {
-                break;
+                return Ok(lost);
             }
             *calls += 1;
             match self.socket().kick() {
-                Ok(()) => break,
+                Ok(()) => return Ok(lost),
                 Err(errno) if errno.would_block() => {
                     if self.transmit.waiting() == 0 {
-                        break;
+                        return Ok(lost);
                     }
                 }
                 // The interface took this one and dropped it.
@@ -255,7 +266,14 @@ impl Tap {
                 Err(errno) => return Err(errno),
             }
         }
+        self.unsent = self.transmit.waiting() > 0;
         Ok(lost)
+    }
+
+    /// Whether the kernel is to be asked once more to send.
+    #[inline]
+    pub(super) fn is_unsent(&self) -> bool {
+        self.unsent
     }
 
     /// Packets that found no room: no frame, or no place in the ring. Asks the kernel: not for the
@@ -281,9 +299,8 @@ impl Drop for Tap {
         while let Some((frame, ..)) = self.receive.take() {
             self.spent.push(frame);
         }
-        while let Some(frame) = self.transmit.recall() {
-            self.idle.push(frame);
-        }
+        // What the kernel had not sent stays unused: whether it looked at a packet before it gave up
+        // is not to be known.
         self.give_back();
         self.queue.pool().idle.append(&mut self.idle);
     }

@@ -137,9 +137,16 @@ impl<T: Copy> Producer<T> {
         self.room() >= count
     }
 
+    /// How many entries the kernel has not taken, as far as it tells.
+    fn waiting(&mut self) -> u32 {
+        self.taken = self.ring.word(self.ring.consumer).load(Ordering::Acquire);
+        self.next.wrapping_sub(self.taken)
+    }
+
     #[inline]
     fn room(&self) -> usize {
-        self.ring.mask as usize + 1 - self.next.wrapping_sub(self.taken) as usize
+        let used = self.next.wrapping_sub(self.taken) as usize;
+        (self.ring.mask as usize + 1).saturating_sub(used)
     }
 
     #[inline]
@@ -214,9 +221,17 @@ impl Fill {
         Producer::open(socket, Kind::Fill, count).map(Self)
     }
 
-    /// Gives frames; those that find no room stay.
-    pub(super) fn give(&mut self, frames: &mut Vec<Frame>) {
-        while self.0.has_room(1) {
+    /// How many frames the kernel has not used yet.
+    pub(super) fn waiting(&mut self) -> usize {
+        self.0.waiting() as usize
+    }
+
+    /// Gives the last `count` frames, or as many as there are and find room.
+    pub(super) fn give(&mut self, frames: &mut Vec<Frame>, count: usize) {
+        for _ in 0..count {
+            if !self.0.has_room(1) {
+                break;
+            }
             let Some(frame) = frames.pop() else { break };
             self.0.put(frame.address());
         }
@@ -303,23 +318,8 @@ impl Transmit {
         self.0.needs_wakeup()
     }
 
-    /// Takes back the last packet that was put, if the kernel has not taken it and will not: its
-    /// socket is closed.
-    pub(super) fn recall(&mut self) -> Option<Frame> {
-        if self.waiting() == 0 {
-            return None;
-        }
-        self.0.next = self.0.next.wrapping_sub(1);
-        let at = self.0.ring.entry(self.0.next);
-        // SAFETY: the place lies in the mapping, aligned as `open` checked; we wrote it, and there
-        // is nobody else any more.
-        let packet = unsafe { at.read() };
-        Some(Frame::returned(packet.address))
-    }
-
     /// How many the kernel has not taken yet.
     pub(super) fn waiting(&mut self) -> u32 {
-        self.0.taken = self.0.ring.word(self.0.ring.consumer).load(Ordering::Acquire);
-        self.0.next.wrapping_sub(self.0.taken)
+        self.0.waiting()
     }
 }

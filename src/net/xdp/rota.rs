@@ -5,10 +5,10 @@
 //! long as it brings something: super datagrams of a neighbour on the same machine, what came
 //! before the steering, what another network of the process takes too.
 
-/// Polls between looks at one socket.
-const INTERVAL: u32 = 2_048;
-/// Looks that bring nothing before a socket that brought something is left alone.
-const PATIENCE: u32 = 4_096;
+/// Nanoseconds between looks at one socket and at the next.
+const INTERVAL_NS: u64 = 20_000;
+/// How long a socket is looked at each time after it brought something, in nanoseconds.
+const PATIENCE_NS: u64 = 1_000_000;
 
 /// The sockets as bits, as in a [`SocketSet`](super::super::SocketSet).
 #[derive(Debug, Default)]
@@ -16,14 +16,14 @@ pub(super) struct Rota {
     count: u32,
     /// Those that are looked at in each poll: nothing is steered for them.
     always: u32,
-    /// Those that brought something of late.
+    /// Those that brought something of late, and until when they are looked at for that.
     lively: u32,
+    lively_until_ns: u64,
     /// Those whose turn has come. They wait until they are wanted: who asks for some sockets and
     /// for others in a fixed order would miss the same one's turn forever.
     owed: u32,
-    patience: u32,
-    /// Polls until the next look in turn, and whose turn it is.
-    countdown: u32,
+    /// When the next one's turn is, and whose.
+    next_ns: u64,
     turn: u32,
 }
 
@@ -39,33 +39,34 @@ impl Rota {
         self.always = self.always & !(1 << socket) | u32::from(always) << socket;
     }
 
+    /// The kernel says that these have something.
+    pub(super) fn owe(&mut self, sockets: u32) {
+        self.owed |= sockets;
+    }
+
     /// The sockets to look at in this poll, of those that are wanted.
     #[inline]
-    pub(super) fn due(&mut self, wanted: u32) -> u32 {
-        if self.countdown > 0 {
-            self.countdown -= 1;
-        } else {
-            self.countdown = INTERVAL;
+    pub(super) fn due(&mut self, now_ns: u64, wanted: u32) -> u32 {
+        if now_ns >= self.next_ns {
+            self.next_ns = now_ns + INTERVAL_NS;
             self.turn = if self.turn + 1 < self.count { self.turn + 1 } else { 0 };
             self.owed |= u32::from(self.count > 0) << self.turn;
+            if now_ns >= self.lively_until_ns {
+                self.lively = 0;
+            }
         }
         let due = (self.always | self.lively | self.owed) & wanted;
         self.owed &= !due;
         due
     }
 
-    /// These were looked at, and those of them brought something.
+    /// These were looked at and brought something.
     #[inline]
-    pub(super) fn looked(&mut self, due: u32, brought: u32) {
-        let brought = brought & !self.always;
-        if brought != 0 {
-            self.lively |= brought;
-            self.patience = PATIENCE;
-        } else if self.lively & due != 0 {
-            self.patience -= 1;
-            if self.patience == 0 {
-                self.lively = 0;
-            }
+    pub(super) fn brought(&mut self, now_ns: u64, sockets: u32) {
+        let sockets = sockets & !self.always;
+        if sockets != 0 {
+            self.lively |= sockets;
+            self.lively_until_ns = now_ns + PATIENCE_NS;
         }
     }
 }
@@ -77,17 +78,25 @@ mod tests {
     #[test]
     fn steered_sockets_are_looked_at_in_turn_and_others_always() {
         let mut rota = Rota::default();
-        assert_eq!(rota.due(u32::MAX), 0);
+        assert_eq!(rota.due(0, u32::MAX), 0);
         for always in [false, true, false] {
             rota.add(always);
         }
         let mut looks = [0; 3];
-        for _ in 0..3 * (INTERVAL + 1) {
-            let due = rota.due(u32::MAX);
+        for poll in 1..=300 {
+            let due = rota.due(poll * INTERVAL_NS / 100, u32::MAX);
             (0..3).for_each(|socket| looks[socket] += due >> socket & 1);
-            rota.looked(u32::MAX, 0);
         }
-        assert_eq!(looks, [1, 3 * (INTERVAL + 1), 1]);
+        assert_eq!(looks, [1, 300, 1]);
+    }
+
+    #[test]
+    fn who_polls_rarely_looks_at_one_each_time() {
+        let mut rota = Rota::default();
+        rota.add(false);
+        rota.add(false);
+        let looks: Vec<u32> = (1..=4).map(|ms| rota.due(ms * 1_000_000, u32::MAX)).collect();
+        assert_eq!(looks, [0b10, 0b01, 0b10, 0b01]);
     }
 
     #[test]
@@ -95,20 +104,16 @@ mod tests {
         let mut rota = Rota::default();
         rota.add(false);
         rota.add(false);
-        rota.due(u32::MAX);
-        rota.looked(u32::MAX, 0b10);
-        for _ in 1..PATIENCE {
-            assert_eq!(rota.due(u32::MAX) & 0b10, 0b10);
-            rota.looked(u32::MAX, 0);
+        rota.due(INTERVAL_NS, u32::MAX);
+        rota.brought(INTERVAL_NS, 0b10);
+        let until = INTERVAL_NS + PATIENCE_NS;
+        for now in (INTERVAL_NS + 1..until).step_by(1_000) {
+            assert_eq!(rota.due(now, 0b10), 0b10);
         }
-        rota.looked(u32::MAX, 0b10);
-        for _ in 0..PATIENCE {
-            assert_eq!(rota.due(u32::MAX) & 0b10, 0b10);
-            rota.looked(u32::MAX, 0);
-        }
-        assert_eq!(rota.due(u32::MAX) & 0b10, 0);
+        assert_eq!(rota.due(until + INTERVAL_NS, 0b01) & 0b10, 0);
+        assert_eq!(rota.due(until + INTERVAL_NS + 1, 0b10) & !0b10, 0);
         rota.set_always(1, true);
-        assert_eq!(rota.due(u32::MAX) & 0b10, 0b10);
+        assert_eq!(rota.due(until + INTERVAL_NS + 2, u32::MAX) & 0b10, 0b10);
     }
 
     /// A caller asks for one and for the other in turn, an odd number of polls between the turns.
@@ -118,13 +123,11 @@ mod tests {
             let mut rota = Rota::default();
             rota.add(false);
             rota.add(false);
-            let mut looks = [0; 2];
-            let mut wanted = first;
-            for _ in 0..8 * (INTERVAL + 1) {
-                let due = rota.due(wanted);
+            let (mut looks, mut wanted) = ([0; 2], first);
+            for poll in 1..=8 * 101 {
+                let due = rota.due(poll * INTERVAL_NS / 101, wanted);
                 assert_eq!(due & !wanted, 0);
                 (0..2).for_each(|socket| looks[socket] += due >> socket & 1);
-                rota.looked(due, 0);
                 wanted ^= 0b11;
             }
             assert!(looks.iter().all(|count| (3..=4).contains(count)), "{looks:?}");
@@ -132,15 +135,13 @@ mod tests {
     }
 
     #[test]
-    fn patience_is_for_looks_at_what_was_lively() {
+    fn what_has_something_is_owed_a_look() {
         let mut rota = Rota::default();
-        rota.add(true);
         rota.add(false);
-        rota.looked(0b10, 0b10);
-        for _ in 0..2 * PATIENCE {
-            let due = rota.due(0b01);
-            rota.looked(due, 0b01);
-        }
-        assert_eq!(rota.due(0b10), 0b10);
+        rota.add(false);
+        rota.due(INTERVAL_NS, u32::MAX);
+        rota.owe(0b01);
+        assert_eq!(rota.due(INTERVAL_NS + 1, u32::MAX), 0b01);
+        assert_eq!(rota.due(INTERVAL_NS + 2, u32::MAX), 0);
     }
 }
