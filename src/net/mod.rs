@@ -57,10 +57,10 @@ pub use fault::{Direction, FaultCounters, Faults, Faulty};
 pub use options::{Interface, SocketOptions, XdpMode};
 pub use socket::SocketNetwork;
 pub use uring::UringNetwork;
-pub use xdp::XdpNetwork;
 /// For the fuzz targets alone: may change or go at any time.
 #[doc(hidden)]
 pub use xdp::frame;
+pub use xdp::{XdpNetwork, XdpSupport};
 
 /// The most sockets that one network holds: a [`SocketSet`] has this many bits.
 pub const SOCKETS_MAX: usize = 32;

@@ -96,7 +96,54 @@ fn an_interface_of_another_namespace_is_read_from_the_kernel() {
     assert_eq!(of("state")["found"], "up, without carrier");
     assert_eq!(of("XDP program")["found"], "none attached");
     assert_eq!(of("XDP packet size")["status"], "note");
+    let modes = of("XDP modes")["found"].as_str().expect("text").to_owned();
+    assert!(modes.starts_with("generic, else driver is chosen"), "{modes}");
+    assert_eq!(of("XDP queues")["found"], "1 to receive");
+    let probe = of("XDP probe")["found"].as_str().expect("text").to_owned();
+    assert!(probe.contains("nothing was attached"), "{probe}");
     let queues = of("queues");
     let reason = queues["found"].as_str().expect("text");
     assert!(queues["status"] == "unknown" && reason.contains("network namespace"), "{queues}");
+}
+
+#[test]
+fn a_probe_opens_af_xdp_in_each_mode_and_takes_it_away_again() {
+    let program = env!("CARGO_BIN_EXE_gapless");
+    let script = format!(
+        "ip link add near0 type veth peer name far0 && ip link set near0 up \
+         && ip link set far0 up && ip address add 10.0.0.1/24 dev near0 \
+         && {program} doctor --json --probe --interface near0 && ip link show near0"
+    );
+    let ended = Command::new("unshare").args(["--net", "sh", "-c", &script]).output();
+    let ended = ended.expect("unshare runs");
+    if !ended.status.success() {
+        eprintln!("skipped: {}", String::from_utf8_lossy(&ended.stderr));
+        return;
+    }
+    let text = str::from_utf8(&ended.stdout).expect("text");
+    let (told, shown) = text.split_at(text.rfind("}\n").expect("objects") + 2);
+    assert!(shown.contains("near0") && !shown.contains("xdp"), "{shown}");
+    let findings = findings(told);
+    let of = |check: &str| findings.iter().find(|finding| finding["check"] == check);
+    let found = |check: &str| of(check).expect(check)["found"].as_str().expect("text").to_owned();
+    assert_eq!(of("XDP probe"), None, "it was done");
+    if of("capabilities").expect("capabilities")["status"] != "ok" {
+        let generic = of("probe generic").expect("tried");
+        assert_eq!(generic["status"], "note", "{generic}");
+        eprintln!("skipped: without the rights: {}", found("probe generic"));
+        return;
+    }
+    let generic = found("probe generic");
+    assert!(generic.starts_with("works: near0 (generic mode, 1 queue"), "{generic}");
+    let driver = found("probe driver");
+    assert!(driver.starts_with("works: near0 (driver mode, 1 queue"), "{driver}");
+    let straight = of("probe zerocopy").expect("tried");
+    assert_eq!(straight["status"], "note", "a veth has none: {straight}");
+}
+
+#[test]
+fn a_probe_names_its_interfaces() {
+    let rings = Rings::new();
+    let ended = rings.run(["doctor", "--probe"]).expect(2);
+    assert!(ended.err().contains("--interface"), "{}", ended.err());
 }

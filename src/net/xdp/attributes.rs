@@ -71,6 +71,11 @@ impl<'a> Attributes<'a> {
         self.find(kind)?.try_into().ok().map(u32::from_ne_bytes)
     }
 
+    /// The first of that kind as a number of exactly 64 bits.
+    pub(super) fn long(&self, kind: u16) -> Option<u64> {
+        self.find(kind)?.try_into().ok().map(u64::from_ne_bytes)
+    }
+
     /// The first of that kind as a number of exactly 16 bits.
     pub(super) fn half(&self, kind: u16) -> Option<u16> {
         self.find(kind)?.try_into().ok().map(u16::from_ne_bytes)
@@ -203,11 +208,13 @@ mod tests {
 
     #[test]
     fn numbers_have_their_width() {
-        let bytes = Request::new(0, 0, &[]).with(1, &[1, 0, 0, 0]).with(2, &[2, 0]).finish(0);
+        let bytes = Request::new(0, 0, &[]).with(1, &[1, 0, 0, 0]).with(2, &[2, 0]);
+        let bytes = bytes.with(3, &7_u64.to_ne_bytes()).finish(0);
         let attributes = Attributes::after(MESSAGE_HEADER, &bytes);
         assert_eq!(attributes.word(1), Some(u32::from_ne_bytes([1, 0, 0, 0])));
         assert_eq!(attributes.half(2), Some(u16::from_ne_bytes([2, 0])));
         assert_eq!((attributes.half(1), attributes.word(2)), (None, None));
+        assert_eq!((attributes.long(3), attributes.long(1)), (Some(7), None));
         assert_eq!(attributes.address(2), None);
     }
 

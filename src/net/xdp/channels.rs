@@ -1,14 +1,8 @@
 //! How many of an interface's queues are in use, which its driver tells over ethtool's netlink.
 
-use nix::sys::socket::SockProtocol;
-
 use super::super::sys::Errno;
 use super::attributes::{Attributes, Request};
-use super::conversation::Conversation;
-
-/// Bytes of the header that messages have after netlink's own: command, version, two spare.
-const HEADER: usize = 4;
-const VERSION: u8 = 1;
+use super::family::{Family, HEADER};
 
 /// Constants of `linux/ethtool_netlink.h`, which libc lacks.
 const CHANNELS_GET: u8 = 17;
@@ -19,32 +13,20 @@ const COMBINED: u16 = 9;
 
 /// Questions to drivers about their queues.
 #[derive(Debug)]
-pub(super) struct Channels {
-    kernel: Conversation,
-    /// The kind of ethtool's messages, which is another on each host.
-    family: u16,
-}
+pub(super) struct Channels(Family);
 
 impl Channels {
     /// Opens a socket in the calling thread's network namespace. `ENOENT` if the kernel has no such
     /// part.
     pub(super) fn open() -> Result<Self, Errno> {
-        let kernel = Conversation::open(SockProtocol::NetlinkGeneric)?;
-        let header = [libc::CTRL_CMD_GETFAMILY as u8, VERSION, 0, 0];
-        let request = Request::new(libc::GENL_ID_CTRL as u16, 0, &header)
-            .with(libc::CTRL_ATTR_FAMILY_NAME as u16, b"ethtool\0");
-        let family = kernel.one(request, libc::GENL_ID_CTRL as u16, |body| {
-            Attributes::after(HEADER, body).half(libc::CTRL_ATTR_FAMILY_ID as u16)
-        })?;
-        Ok(Self { kernel, family })
+        Family::open("ethtool").map(Self)
     }
 
     /// How many queues an interface receives by; `None` if its driver does not tell.
     pub(super) fn receiving(&self, interface: u32) -> Option<u32> {
         let index = Request::nest(&[(INTERFACE_INDEX, &interface.to_ne_bytes())]);
-        let request = Request::new(self.family, 0, &[CHANNELS_GET, VERSION, 0, 0])
-            .with(INTERFACE | libc::NLA_F_NESTED as u16, &index);
-        self.kernel.one(request, self.family, receiving).ok()
+        let which = (INTERFACE | libc::NLA_F_NESTED as u16, &index[..]);
+        self.0.one(CHANNELS_GET, which, receiving).ok()
     }
 }
 

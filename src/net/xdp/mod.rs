@@ -24,6 +24,8 @@ mod channels;
 mod checksum;
 mod conversation;
 mod endpoint;
+mod family;
+mod features;
 #[cfg(test)]
 mod fixture;
 pub mod frame;
@@ -39,6 +41,7 @@ mod queue;
 mod rings;
 mod rota;
 mod steering;
+mod support;
 #[expect(unsafe_code, reason = "frames are shared with the kernel")]
 mod umem;
 mod watch;
@@ -54,6 +57,7 @@ use self::path::Path;
 use self::port::{Claimed, Member, Port};
 use self::rota::Rota;
 use self::steering::Pair;
+pub use self::support::XdpSupport;
 use self::watch::{Change, Watch};
 use super::address::needs_scope;
 use super::error::NetError;

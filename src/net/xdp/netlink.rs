@@ -41,7 +41,7 @@ pub(super) struct Netlink {
 }
 
 /// An interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Link {
     /// Its number, from 1.
     pub(super) index: u32,
@@ -67,6 +67,13 @@ pub(super) struct Link {
     /// The number of the XDP program that is attached: of the driver's mode, else of the generic
     /// one, else of the hardware's.
     pub(super) program: Option<u32>,
+}
+
+impl Link {
+    /// No card: the kernel made it in software.
+    pub(super) fn is_virtual(&self) -> bool {
+        self.kind.is_some() || self.loopback
+    }
 }
 
 /// What a route is for.

@@ -61,6 +61,17 @@ impl Mode {
     }
 }
 
+/// The name of a program; `None` if it is gone, or may not be looked at: that takes CAP_SYS_ADMIN.
+pub(in crate::net) fn program_name(id: u32) -> Option<String> {
+    let program = bpf::prog_by_id(id).ok()?;
+    bpf::prog_info(program.as_fd()).ok().map(|info| info.name)
+}
+
+/// Whether a program of that name is ours, of any version.
+pub(in crate::net) fn is_ours(name: &str) -> bool {
+    name.starts_with(NAME_FAMILY)
+}
+
 /// Datagrams to be steered: all to that destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::net) struct Pair {
@@ -213,7 +224,7 @@ fn remedy(missing: &[&str]) -> String {
 }
 
 fn owner(name: &str) -> &'static str {
-    if name.starts_with(NAME_FAMILY) {
+    if is_ours(name) {
         "another version of gapless put it there; end its processes"
     } else {
         "ask whoever put it there to remove it (`ip link set dev NAME xdp off`)"

@@ -38,6 +38,8 @@ pub(super) struct Link {
     pub(super) mtu: u32,
     /// What kind of virtual device it is: `veth`, `bridge`, `vlan`.
     pub(super) kind: Option<String>,
+    /// The interface that carries it: of a VLAN, the one below; of a veth, its other end.
+    pub(super) other: Option<u32>,
     pub(super) xdp: Option<Attached>,
 }
 
@@ -48,6 +50,11 @@ impl Link {
 
     pub(super) fn has_carrier(&self) -> bool {
         self.flags & libc::IFF_LOWER_UP as u32 != 0
+    }
+
+    /// Whether it is a VLAN that the interface of that number carries.
+    pub(super) fn is_vlan_on(&self, index: u32) -> bool {
+        self.kind.as_deref() == Some("vlan") && self.other == Some(index)
     }
 
     pub(super) fn is_loopback(&self) -> bool {
@@ -150,6 +157,7 @@ fn link(body: &[u8]) -> Option<Link> {
         match kind {
             libc::IFLA_IFNAME => link.name = string(value),
             libc::IFLA_MTU => link.mtu = u32_at(value, 0)?,
+            libc::IFLA_LINK => link.other = Some(u32_at(value, 0)?),
             libc::IFLA_LINKINFO => {
                 let mut inner = attributes(value);
                 let kind = inner.find(|(kind, _)| *kind == libc::IFLA_INFO_KIND);
@@ -212,6 +220,7 @@ mod tests {
         body[8..12].copy_from_slice(&0x1_1043u32.to_ne_bytes());
         body.extend(attribute(libc::IFLA_IFNAME, b"eth0\0"));
         body.extend(attribute(libc::IFLA_MTU, &1400u32.to_ne_bytes()));
+        body.extend(attribute(libc::IFLA_LINK, &3u32.to_ne_bytes()));
         let kind = attribute(libc::IFLA_INFO_KIND, b"veth\0");
         body.extend(attribute(libc::IFLA_LINKINFO | 0x8000, &kind));
         let mut xdp = attribute(XDP_ATTACHED, &[1]);
@@ -228,7 +237,10 @@ mod tests {
         let [link] = &links[..] else { panic!("{links:?}") };
         assert_eq!((link.index, link.name.as_str(), link.mtu), (4, "eth0", 1400));
         assert!(link.is_up() && link.has_carrier() && !link.is_loopback());
-        assert_eq!(link.kind.as_deref(), Some("veth"));
+        assert_eq!((link.kind.as_deref(), link.other), (Some("veth"), Some(3)));
+        assert!(!link.is_vlan_on(3), "it is a veth");
+        let vlan = Link { kind: Some("vlan".into()), ..link.clone() };
+        assert!(vlan.is_vlan_on(3) && !vlan.is_vlan_on(4));
         assert_eq!(link.xdp, Some(Attached { mode: "driver", programs: vec![17] }));
         let done = message(libc::NLMSG_DONE as u16, &[0; 4]);
         assert!(read(&done, &mut links).expect("sound"));

@@ -5,6 +5,7 @@
 
 mod clock;
 mod cores;
+mod device;
 mod finding;
 mod groups;
 mod host;
@@ -25,6 +26,7 @@ use gapless::Address;
 use gapless::net::NetError;
 
 use crate::exit::Outcome;
+use device::Device;
 use finding::Finding;
 use host::{Host, Missing, Reading};
 use interface::Interface;
@@ -34,7 +36,7 @@ use rights::Rights;
 
 /// Say what this host can do for low latency, and what would fix the rest
 ///
-/// Reads only: nothing is changed. A note could be better, a warning costs latency or will be
+/// Reads only: nothing is changed, but with --probe. A note could be better, a warning costs latency or will be
 /// refused; what cannot be read is unknown, with the reason. Each comes with the command that
 /// fixes it, most of them for root.
 #[derive(clap::Args)]
@@ -42,6 +44,7 @@ use rights::Rights;
 Examples:
   gapless doctor                             everything, and every interface that is up
   gapless doctor --interface eth1            that interface only
+  gapless doctor --probe --interface eth1    whether AF_XDP works there, by trying
   gapless doctor --json | jq -r 'select(.status == \"warning\") | .fix'
 
 What `sysctl -w`, `echo` and `ip` set lasts until the next boot: /etc/sysctl.d and the like keep it.
@@ -51,6 +54,10 @@ pub(crate) struct Args {
     /// Interface to look at, may be repeated [default: all that are up, without the loopback]
     #[arg(long, value_name = "NAME")]
     interface: Vec<String>,
+    /// Open AF_XDP on the interfaces named, in each mode, and take it away again; a driver may
+    /// reset its queues, and be without packets meanwhile
+    #[arg(long, requires = "interface")]
+    probe: bool,
     /// JSON, a line for each finding
     #[arg(long)]
     json: bool,
@@ -65,7 +72,8 @@ struct Section {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let links = link::all().map_err(|error| Missing::new("list of interfaces", &error));
-    let sections = examine(&Host::new("/"), &links, &args.interface)?;
+    let device = |name: &str| Device::read(name, args.probe);
+    let sections = examine(&Host::new("/"), &links, &args.interface, &device)?;
     if args.json {
         report::json(&sections)?
     } else {
@@ -79,6 +87,7 @@ fn examine(
     host: &Host,
     links: &Reading<Vec<Link>>,
     wanted: &[String],
+    device: &dyn Fn(&str) -> Device,
 ) -> Result<Vec<Section>, NetError> {
     let names = chosen(host, links, wanted)?;
     let rights = Rights::read(host);
@@ -96,6 +105,7 @@ fn examine(
         section("interrupts", vec![irq::balancer(&irq::processes(host))]),
     ];
     for name in names {
+        let device = device(&name);
         let link = links.clone().and_then(|links| {
             let reason = format!("the kernel does not list {name}");
             let found = links.into_iter().find(|link| link.name == name);
@@ -103,10 +113,17 @@ fn examine(
         });
         let interface = Interface::read(host, &name, link, &processor);
         let mut findings = interface.check();
-        findings.extend(xdp::check(&interface));
+        findings.extend(device.check(&interface, &carried(&interface, links)));
         sections.push(Section { title: "interface", interface: Some(name), findings });
     }
     Ok(sections)
+}
+
+/// The VLANs on an interface.
+fn carried<'a>(interface: &Interface, links: &'a Reading<Vec<Link>>) -> Vec<&'a str> {
+    let (Ok(link), Ok(links)) = (&interface.link, links) else { return Vec::new() };
+    let vlans = links.iter().filter(|other| other.is_vlan_on(link.index));
+    vlans.map(|vlan| vlan.name.as_str()).collect()
 }
 
 /// Which interfaces to look at.
@@ -157,6 +174,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use device::tests::unread;
     use finding::Status;
     use host::tests::forbidden;
 
@@ -168,7 +186,8 @@ mod tests {
     #[test]
     fn a_host_that_tells_nothing_is_unknown_and_no_failure() {
         let root = tempfile::tempdir().expect("a directory");
-        let sections = examine(&Host::new(root.path()), &forbidden(), &[]).expect("no failure");
+        let sections =
+            examine(&Host::new(root.path()), &forbidden(), &[], &|_| unread()).expect("no failure");
         let titles: Vec<&str> = sections.iter().map(|section| section.title).collect();
         let expected = [
             "kernel",
@@ -231,7 +250,7 @@ mod tests {
             fs::write(path, text).expect("written");
         }
         let links = Ok(vec![link(4, "eth0", nix::libc::IFF_UP)]);
-        let sections = examine(&Host::new(root.path()), &links, &[]).expect("read");
+        let sections = examine(&Host::new(root.path()), &links, &[], &|_| unread()).expect("read");
         let find = |title: &str, check: &str| {
             let section = sections.iter().find(|section| section.title == title).expect(title);
             let finding = section.findings.iter().find(|finding| finding.check == check);

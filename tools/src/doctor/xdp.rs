@@ -1,13 +1,8 @@
-//! AF_XDP: who may use it here, and what stands in its way on an interface.
+//! AF_XDP: who may use it here. What an interface has for it is in [`device`](super::device).
 
 use super::finding::Finding;
 use super::host::{Host, Missing, Text};
-use super::interface::{Interface, queue_counts};
 use super::rights::{Capability, Rights};
-
-/// The largest MTU with which a packet and its surroundings fit one page, bytes; drivers differ by
-/// a few.
-const MTU_MAX: u32 = 3498;
 
 /// What was read.
 pub(super) struct Xdp {
@@ -53,8 +48,15 @@ fn capabilities(rights: &Rights, program: &str) -> Finding {
     ];
     let lacking = needed.iter().filter(|(_, has)| !has).map(|(name, _)| *name);
     let lacking: Vec<&str> = lacking.collect();
+    let all = needed.map(|(name, _)| name).join(", ");
+    if lacking.is_empty() && rights.has_on_host(Capability::SysAdmin) {
+        return Finding::ok(CHECK, format!("{all}, CAP_SYS_ADMIN"));
+    }
     if lacking.is_empty() {
-        return Finding::ok(CHECK, needed.map(|(name, _)| name).join(", "));
+        let why = "an interface that another process has cannot be shared with it";
+        return Finding::note(CHECK, format!("{all}, without CAP_SYS_ADMIN"), why).fix(format!(
+            "setcap cap_net_raw,cap_net_admin,cap_bpf,cap_sys_admin,cap_ipc_lock+ep {program}"
+        ));
     }
     let inside = if rights.is_on_host() { "" } else { " (in a user namespace)" };
     let found = format!("without {}{inside}", lacking.join(", "));
@@ -96,60 +98,10 @@ fn jit(text: &Text) -> Finding {
     }
 }
 
-/// What stands in the way of AF_XDP on an interface.
-pub(super) fn check(interface: &Interface) -> Vec<Finding> {
-    let mut findings = vec![program(interface)];
-    findings.extend(room(interface));
-    findings.extend(steering(interface));
-    findings
-}
-
-fn program(interface: &Interface) -> Finding {
-    const CHECK: &str = "XDP program";
-    let name = &interface.name;
-    let attached = match &interface.link {
-        Ok(link) => &link.xdp,
-        Err(missing) => return Finding::unknown(CHECK, missing),
-    };
-    let Some(attached) = attached else {
-        return Finding::ok(CHECK, "none attached");
-    };
-    let programs: Vec<String> = attached.programs.iter().map(u32::to_string).collect();
-    let found = format!("{} attached ({} mode)", programs.join(", "), attached.mode);
-    let why = "it sees packets first, and is not displaced; ours while a stream is open";
-    let first = programs.first().map_or("", String::as_str);
-    Finding::note(CHECK, found, why)
-        .fix(format!("bpftool prog show id {first}; ip link set dev {name} xdp off"))
-}
-
-/// Nothing to say where packets are small enough.
-fn room(interface: &Interface) -> Option<Finding> {
-    let link = interface.link.as_ref().ok()?;
-    if link.mtu <= MTU_MAX || link.is_loopback() {
-        return None;
-    }
-    let why = "most drivers take no XDP program while a packet may exceed a page";
-    let finding = Finding::note("XDP packet size", format!("MTU {}", link.mtu), why);
-    Some(finding.fix(format!("ip link set dev {} mtu 1500", interface.name)))
-}
-
-/// Nothing to say where all packets come in on one queue.
-fn steering(interface: &Interface) -> Option<Finding> {
-    let (receive, _) = queue_counts(interface.queues.as_ref().ok()?);
-    if receive <= 1 {
-        return None;
-    }
-    let why = "a socket gets the packets of its own queue only: one queue, or flows steered";
-    let finding = Finding::note("XDP queues", format!("{receive} to receive"), why);
-    Some(finding.fix(format!("ethtool -L {} combined 1", interface.name)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::finding::Status;
     use super::super::host::tests::{absent, forbidden, text};
-    use super::super::interface::tests::{sample, up};
-    use super::super::link::{Attached, Link};
     use super::*;
 
     fn rights(bits: u64, map: &str) -> Rights {
@@ -166,6 +118,9 @@ mod tests {
         assert!(none.fix.expect("a fix").ends_with("+ep /bin/gapless"));
         let old = 1 << 21 | 1 << 13 | 1 << 12; // SYS_ADMIN instead of BPF
         assert_eq!(capabilities(&rights(old, host), "x").status, Status::Ok);
+        let alone = capabilities(&rights(1 << 39 | 1 << 13 | 1 << 12, host), "x");
+        assert_eq!(alone.status, Status::Note);
+        assert!(alone.found.ends_with("without CAP_SYS_ADMIN"), "{alone:?}");
         let inside = capabilities(&rights(ALL, "0 1000 1"), "x");
         assert_eq!(inside.found, "without CAP_BPF (in a user namespace)");
         assert_eq!(capabilities(&Rights::of(&absent(), &absent()), "x").status, Status::Unknown);
@@ -183,20 +138,5 @@ mod tests {
         assert_eq!(jit(&text("")).status, Status::Unknown);
         assert_eq!(jit(&absent()).status, Status::Unknown);
         assert_eq!(jit(&forbidden()).status, Status::Unknown);
-    }
-
-    #[test]
-    fn what_stands_in_the_way_on_an_interface() {
-        let clear = check(&sample(Ok(up(1500)), &["rx-0", "tx-0"]));
-        assert!(clear.iter().all(|finding| finding.status == Status::Ok), "{clear:?}");
-        let xdp = Some(Attached { mode: "generic", programs: vec![17] });
-        let link = Link { xdp, ..up(9000) };
-        let found = check(&sample(Ok(link), &["rx-0", "rx-1", "tx-0"]));
-        let texts: Vec<&str> = found.iter().map(|finding| finding.found.as_str()).collect();
-        assert_eq!(texts, ["17 attached (generic mode)", "MTU 9000", "2 to receive"]);
-        assert!(found.iter().all(|finding| finding.status == Status::Note));
-        let unread = check(&sample(absent(), &[]));
-        assert_eq!(unread.len(), 1);
-        assert_eq!(unread[0].status, Status::Unknown);
     }
 }
