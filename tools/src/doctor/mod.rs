@@ -36,9 +36,9 @@ use rights::Rights;
 
 /// Say what this host can do for low latency, and what would fix the rest
 ///
-/// Reads only: nothing is changed, but with --probe. A note could be better, a warning costs latency or will be
-/// refused; what cannot be read is unknown, with the reason. Each comes with the command that
-/// fixes it, most of them for root.
+/// Reads only: nothing is changed, but with --probe. A note could be better, a warning costs
+/// latency or will be refused; what cannot be read is unknown, with the reason. Each comes with
+/// the command that fixes it, most of them for root.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
