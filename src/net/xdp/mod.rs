@@ -298,7 +298,8 @@ impl XdpNetwork {
         Ok(())
     }
 
-    /// Asks, once in a while, whether the tables have changed that paths depend on. Returns the time.
+    /// Asks, once in a while, whether the tables have changed that paths depend on. Returns the
+    /// time.
     #[inline]
     fn look_around(&mut self) -> u64 {
         let now_ns = self.clock.now_ns();

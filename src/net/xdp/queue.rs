@@ -193,8 +193,8 @@ impl Tap {
         pool.refill();
     }
 
-    /// Tells the driver what it waits for, after a look that found nothing: that there are frames to
-    /// receive into, or, if it is polled by us, to look.
+    /// Tells the driver what it waits for, after a look that found nothing: that there are frames
+    /// to receive into, or, if it is polled by us, to look.
     #[inline]
     pub(super) fn nothing_came(&self, polls_busily: bool) {
         if polls_busily || self.queue.zero_copy && self.queue.pool().fill.needs_wakeup() {
@@ -299,8 +299,8 @@ impl Drop for Tap {
         while let Some((frame, ..)) = self.receive.take() {
             self.spent.push(frame);
         }
-        // What the kernel had not sent stays unused: whether it looked at a packet before it gave up
-        // is not to be known.
+        // What the kernel had not sent stays unused: whether it looked at a packet before it gave
+        // up is not to be known.
         self.give_back();
         self.queue.pool().idle.append(&mut self.idle);
     }
