@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::super::SocketStatistics;
+use super::super::address::needs_scope;
 use super::super::options::SocketOptions;
+use super::super::{Datagram, SocketStatistics};
 use super::frame::Packet;
 use super::path::{Origin, Path};
 use super::watch::Change;
@@ -155,4 +156,49 @@ impl Endpoint {
 /// The same host and port; scopes are ours and not the packet's.
 fn same(one: SocketAddr, other: SocketAddr) -> bool {
     (one.ip(), one.port()) == (other.ip(), other.port())
+}
+
+/// Hands a packet to whom it is for: of multicast to each, of unicast to the one that fits best.
+/// Returns how many that were.
+#[inline]
+pub(super) fn hand_over(
+    endpoints: &mut [Endpoint],
+    port: usize,
+    packet: &Packet<'_>,
+    handler: &mut impl FnMut(Datagram<'_>),
+) -> usize {
+    let mut give = |socket: usize, endpoint: &mut Endpoint| {
+        endpoint.counted.datagrams_in += 1;
+        endpoint.counted.bytes_in += packet.payload.len() as u64;
+        let mut source = packet.source;
+        if let (SocketAddr::V6(v6), Some(place)) = (&mut source, endpoint.place)
+            && needs_scope(v6.ip())
+        {
+            v6.set_scope_id(place.device);
+        }
+        handler(Datagram { socket, source, bytes: packet.payload });
+    };
+    let mut count = 0;
+    if packet.destination.ip().is_multicast() {
+        for (socket, endpoint) in endpoints.iter_mut().enumerate() {
+            if endpoint.takes(port, packet) {
+                give(socket, endpoint);
+                count += 1;
+            }
+        }
+        return count;
+    }
+    let mut best = None;
+    for (socket, endpoint) in endpoints.iter().enumerate() {
+        // Of two that fit alike the kernel takes the one bound last.
+        let fits = endpoint.takes(port, packet);
+        if fits && best.is_none_or(|known: usize| endpoints[known].fit() <= endpoint.fit()) {
+            best = Some(socket);
+        }
+    }
+    if let Some(socket) = best {
+        give(socket, &mut endpoints[socket]);
+        count = 1;
+    }
+    count
 }

@@ -50,7 +50,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use self::endpoint::{Endpoint, Place};
+use self::endpoint::{Endpoint, Place, hand_over};
 use self::members::Members;
 use self::netlink::Netlink;
 use self::path::Path;
@@ -59,7 +59,6 @@ use self::rota::Rota;
 use self::steering::Pair;
 pub use self::support::XdpSupport;
 use self::watch::{Change, Watch};
-use super::address::needs_scope;
 use super::error::NetError;
 use super::options::SocketOptions;
 use super::socket::SocketNetwork;
@@ -557,49 +556,4 @@ impl Datagrams for XdpNetwork {
     fn notes(&self) -> &[String] {
         self.kernel.notes()
     }
-}
-
-/// Hands a packet to whom it is for: of multicast to each, of unicast to the one that fits best.
-/// Returns how many that were.
-#[inline]
-fn hand_over(
-    endpoints: &mut [Endpoint],
-    port: usize,
-    packet: &frame::Packet<'_>,
-    handler: &mut impl FnMut(Datagram<'_>),
-) -> usize {
-    let mut give = |socket: usize, endpoint: &mut Endpoint| {
-        endpoint.counted.datagrams_in += 1;
-        endpoint.counted.bytes_in += packet.payload.len() as u64;
-        let mut source = packet.source;
-        if let (SocketAddr::V6(v6), Some(place)) = (&mut source, endpoint.place)
-            && needs_scope(v6.ip())
-        {
-            v6.set_scope_id(place.device);
-        }
-        handler(Datagram { socket, source, bytes: packet.payload });
-    };
-    let mut count = 0;
-    if packet.destination.ip().is_multicast() {
-        for (socket, endpoint) in endpoints.iter_mut().enumerate() {
-            if endpoint.takes(port, packet) {
-                give(socket, endpoint);
-                count += 1;
-            }
-        }
-        return count;
-    }
-    let mut best = None;
-    for (socket, endpoint) in endpoints.iter().enumerate() {
-        // Of two that fit alike the kernel takes the one bound last.
-        let fits = endpoint.takes(port, packet);
-        if fits && best.is_none_or(|known: usize| endpoints[known].fit() <= endpoint.fit()) {
-            best = Some(socket);
-        }
-    }
-    if let Some(socket) = best {
-        give(socket, &mut endpoints[socket]);
-        count = 1;
-    }
-    count
 }
