@@ -66,6 +66,10 @@ use super::sys;
 use super::{Datagram, Datagrams, RUN_SEGMENTS_MAX, Run, SocketSet, SocketStatistics, open};
 use crate::clock::{Clock, TscClock};
 
+/// Calls of `receive` and `send` that share one look at the clock, beside the first, and the time
+/// that so many may have taken.
+const CALLS_A_LOOK: u32 = 7;
+const OFTEN_NS: u64 = 8_000;
 /// Nanoseconds between questions whether the kernel's tables have changed.
 const LOOK_NS: u64 = 1_000_000;
 /// The same while a neighbour is asked for.
@@ -93,6 +97,9 @@ pub struct XdpNetwork {
     /// Where AF_XDP cannot be had, a socket is refused rather than left to the kernel.
     strict: bool,
     clock: TscClock,
+    /// The time as last looked at, and calls until it is looked at again.
+    now_ns: u64,
+    calls_left: u32,
     /// When to ask what has changed, and when to listen around.
     look_ns: u64,
     listen_ns: u64,
@@ -133,6 +140,8 @@ impl XdpNetwork {
             members: Members::open(),
             strict,
             clock: TscClock::new(),
+            now_ns: 0,
+            calls_left: 0,
             look_ns: 0,
             listen_ns: 0,
             turn: 0,
@@ -297,15 +306,22 @@ impl XdpNetwork {
         Ok(())
     }
 
-    /// Asks, once in a while, whether the tables have changed that paths depend on. Returns the
-    /// time.
+    /// Asks, once in a while, whether the tables have changed that paths depend on. Returns the time,
+    /// which is not looked at in each call of one who calls often.
     #[inline]
     fn look_around(&mut self) -> u64 {
-        let now_ns = self.clock.now_ns();
-        if now_ns >= self.look_ns {
-            self.look(now_ns);
+        if self.calls_left > 0 {
+            self.calls_left -= 1;
+            return self.now_ns;
         }
-        now_ns
+        let before_ns = self.now_ns;
+        self.now_ns = self.clock.now_ns();
+        let often = self.now_ns - before_ns < OFTEN_NS;
+        self.calls_left = if often { CALLS_A_LOOK } else { 0 };
+        if self.now_ns >= self.look_ns {
+            self.look(self.now_ns);
+        }
+        self.now_ns
     }
 
     #[cold]
@@ -526,6 +542,7 @@ impl Datagrams for XdpNetwork {
         if self.polled.last().is_some_and(|watch| watch.revents != 0) {
             self.look_ns = 0;
         }
+        self.calls_left = 0;
         Ok(())
     }
 
