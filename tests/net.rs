@@ -11,7 +11,10 @@ use gapless::net::{
     Backend, Datagram, Datagrams, Direction, FaultCounters, Faults, Faulty, NetError, Network, Run,
     SocketOptions, SocketSet, SocketStatistics,
 };
-use sockets::{PATIENCE, V4, at, backends, collect, drain, for_all, pair, pattern};
+use sockets::{
+    PATIENCE, V4, at, backends, collect, complaints, drain, for_all, for_each, for_sockets,
+    options, pair, pattern,
+};
 
 #[test]
 fn a_datagram_goes_there_and_the_answer_comes_back() {
@@ -85,7 +88,7 @@ fn runs_arrive_byte_for_byte() {
     for_all(|backend, family| {
         for coalesce in [true, false] {
             let mut network = Network::open(backend).unwrap();
-            let options = SocketOptions::new(at(family)).coalesce(coalesce);
+            let options = options(backend, family).coalesce(coalesce);
             network.add(&options.clone().receive_buffer_bytes(8 << 20)).unwrap();
             let there = network.local_address(0);
             network.add(&options.connect(there)).unwrap();
@@ -106,7 +109,12 @@ fn runs_arrive_byte_for_byte() {
                         assert_eq!(sent, 2);
                         let mut expected: Vec<&[u8]> = bytes.chunks(segment_bytes).collect();
                         expected.push(&lone);
-                        let seen = collect(&mut network, expected.len());
+                        let mut seen = collect(&mut network, expected.len());
+                        if backend == Backend::Xdp {
+                            // What went through the kernel, for its width or length, is overtaken.
+                            expected.sort();
+                            seen.sort_by(|one, other| one.1.cmp(&other.1));
+                        }
                         for ((_, seen), expected) in seen.iter().zip(expected) {
                             assert!(seen == expected, "{segment_bytes} x {pieces}, last {last}");
                         }
@@ -115,7 +123,7 @@ fn runs_arrive_byte_for_byte() {
             }
             assert!(round > 60);
             assert_eq!(network.statistics(0).kernel_drops, 0);
-            assert!(network.notes().is_empty(), "{:?}", network.notes());
+            assert!(complaints(&network).is_empty(), "{:?}", network.notes());
         }
     });
 }
@@ -124,7 +132,7 @@ fn runs_arrive_byte_for_byte() {
 /// under way. Each datagram says which it is; none may be lost, doubled or merged.
 #[test]
 fn shifting_gears_neither_loses_nor_merges() {
-    for_all(|backend, family| {
+    for_sockets(|backend, family| {
         let mut network = pair(backend, family);
         let (mut next_out, mut next_in) = (0_u64, 0_u64);
         let started = Instant::now();
@@ -185,11 +193,11 @@ fn a_flood_takes_few_calls() {
 /// A receiver that does not read loses datagrams, and the kernel says how many.
 #[test]
 fn kernel_drops_are_counted() {
-    for_all(|backend, family| {
+    for_sockets(|backend, family| {
         let mut network = Network::open(backend).unwrap();
-        network.add(&SocketOptions::new(at(family)).receive_buffer_bytes(8 << 10)).unwrap();
+        network.add(&options(backend, family).receive_buffer_bytes(8 << 10)).unwrap();
         let there = network.local_address(0);
-        network.add(&SocketOptions::new(at(family)).connect(there)).unwrap();
+        network.add(&options(backend, family).connect(there)).unwrap();
         for _ in 0..200 {
             network.send(1, None, &[Run::one(&[7; 1_000])]).unwrap();
         }
@@ -205,24 +213,28 @@ fn kernel_drops_are_counted() {
 }
 
 /// A connected sender without a receiver: the network's answer is counted, and when a receiver
-/// comes it is served.
+/// comes it is served. (Of what comes from 127.0.0.1 the kernel takes only what it sent itself.)
 #[test]
 fn nobody_there_is_not_an_error() {
-    for_all(|backend, family| {
+    for_sockets(|backend, family| {
         let mut network = Network::open(backend).unwrap();
         // A port that is held, by a socket that takes datagrams from elsewhere only.
         let late = std::net::UdpSocket::bind(at(family)).unwrap();
         let vacant = late.local_addr().unwrap();
         late.connect(SocketAddr::new(vacant.ip(), 9)).unwrap();
-        network.add(&SocketOptions::new(at(family))).unwrap();
-        network.add(&SocketOptions::new(at(family)).connect(vacant)).unwrap();
+        network.add(&options(backend, family)).unwrap();
+        network.add(&options(backend, family).connect(vacant)).unwrap();
         for _ in 0..50 {
             assert_eq!(network.send(1, None, &[Run::one(b"hello?")]).unwrap(), 1);
             assert_eq!(network.send(1, None, &[Run::one(b"a"), Run::one(b"b")]).unwrap(), 2);
             assert_eq!(network.receive(SocketSet::of(1), 8, |_| ()).unwrap(), 0);
         }
+        let started = Instant::now();
+        while network.statistics(1).unreachable == 0 {
+            assert!(started.elapsed() < PATIENCE, "{:?}", network.statistics(1));
+            assert_eq!(network.receive(SocketSet::of(1), 8, |_| ()).unwrap(), 0);
+        }
         let counted = network.statistics(1);
-        assert!(counted.unreachable > 0);
         assert_eq!(counted.datagrams_out + counted.send_failures, 150);
         late.connect(network.local_address(1)).unwrap();
         late.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -264,7 +276,8 @@ fn io_uring_looks_at_many_sockets_in_one_call() {
     assert_eq!(calls, receives);
 }
 
-/// Sockets that are always busy do not keep others from being looked at.
+/// Sockets that are always busy do not keep others from being looked at. (By AF_XDP a socket is
+/// looked at once in a while, until it brings something.)
 #[test]
 fn no_socket_starves() {
     for (_, backend) in backends() {
@@ -300,7 +313,7 @@ fn a_dropped_network_gives_its_ports_back() {
         port.set_port((first..32_000).find(free).unwrap());
         for _ in 0..100 {
             let mut network = Network::open(backend).unwrap();
-            let socket = network.add(&SocketOptions::new(port)).unwrap();
+            let socket = network.add(&options(backend, &port.to_string())).unwrap();
             network.send(socket, Some(port), &[Run::one(b"to myself")]).unwrap();
             assert_eq!(collect(&mut network, 1)[0].0, port);
         }
@@ -310,7 +323,7 @@ fn a_dropped_network_gives_its_ports_back() {
 /// A network may be made, used and dropped in different threads.
 #[test]
 fn a_network_moves_between_threads() {
-    for (_, backend) in backends() {
+    for_each(|_, backend| {
         let mut network = pair(backend, V4);
         for _ in 0..3 {
             network.send(1, None, &[Run::one(b"hop")]).unwrap();
@@ -324,7 +337,7 @@ fn a_network_moves_between_threads() {
             let seen = collect(&mut network, 2);
             assert_eq!((&seen[0].1[..], &seen[1].1[..]), (&b"skip"[..], &b"jump"[..]));
         }
-    }
+    });
 }
 
 #[test]
@@ -366,10 +379,10 @@ fn over_a_bad_line(
 ) -> (Vec<Vec<u8>>, FaultCounters) {
     let mut network = Faulty::new(pair(backend, V4), seed);
     // Sockets added below the faults have none; these are added through them.
-    let receiver = SocketOptions::new(at(V4)).receive_buffer_bytes(4 << 20);
+    let receiver = options(backend, V4).receive_buffer_bytes(4 << 20);
     let receiver = network.add(&receiver).unwrap();
     let there = network.local_address(receiver);
-    let sender = network.add(&SocketOptions::new(at(V4)).connect(there)).unwrap();
+    let sender = network.add(&options(backend, V4).connect(there)).unwrap();
     let bad = if direction == Direction::Send { sender } else { receiver };
     network.set(direction, SocketSet::of(bad), BAD);
     let mut seen = Vec::new();

@@ -10,7 +10,10 @@ use std::time::Instant;
 use gapless::net::{
     Backend, Datagram, Datagrams, Interface, NetError, Network, Run, SocketOptions, SocketSet,
 };
-use sockets::{PATIENCE, V4, at, backends, collect, drain, for_all, pair, pattern};
+use sockets::{
+    PATIENCE, V4, at, backends, collect, complaints, drain, for_all, for_each, options, pair,
+    pattern,
+};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -49,7 +52,9 @@ fn multicast(
     let other = base(SocketAddr::new(any, to.port())).join(elsewhere);
     let other = network.add(&other).map_err(why)?;
     let bind = if interface == "lo" && to.is_ipv4() { ip("127.0.0.1") } else { any };
-    let out = base(SocketAddr::new(bind, 0)).connect(to).ttl(1);
+    // In one way all of it: what goes by two is not in order.
+    let coalesce = backend != Backend::Xdp;
+    let out = base(SocketAddr::new(bind, 0)).connect(to).ttl(1).coalesce(coalesce);
     let out = network.add(&out).map_err(why)?;
 
     let bytes = pattern(9, 40 * 1_000);
@@ -76,10 +81,13 @@ fn multicast(
     }
     let mut expected = vec![b"lone".to_vec()];
     expected.extend(bytes.chunks(1_000).map(<[u8]>::to_vec));
-    for socket in [joined, second] {
-        assert_eq!(seen[socket].len(), 410);
-        assert!(seen[socket].chunks(41).all(|chunk| chunk == expected));
+    let mut expected = [(); 10].map(|()| expected.clone()).concat();
+    if backend == Backend::Xdp {
+        // A checksum that looks unfinished makes a datagram the kernel's, and others overtake it.
+        expected.sort();
+        seen.iter_mut().for_each(|seen| seen.sort());
     }
+    assert!(seen[joined] == expected && seen[second] == expected);
     assert!(seen[other].is_empty(), "a socket got a group that it did not join");
     Ok(())
 }
@@ -87,7 +95,7 @@ fn multicast(
 /// On the first interface that can; that none can is told, and fails only where one must.
 #[test]
 fn multicast_reaches_who_joined() {
-    for (name, backend) in backends() {
+    for_each(|name, backend| {
         for (group, source) in [
             ("239.255.77.1", None),
             ("232.1.77.1", Some(ip("127.0.0.1"))),
@@ -110,13 +118,13 @@ fn multicast_reaches_who_joined() {
             // Any Linux does IPv4 multicast on lo; IPv6 needs an interface with a route.
             assert!(able.is_some() || group.contains(':'));
         }
-    }
+    });
 }
 
 /// A source-specific join takes from that source only.
 #[test]
 fn a_source_filter_keeps_others_out() {
-    for (_, backend) in backends() {
+    for_each(|_, backend| {
         let mut network = Network::open(backend).unwrap();
         let group = ip("232.1.77.3");
         let feed = SocketOptions::new(SocketAddr::new(group, 0)).interface("lo").join(group);
@@ -129,7 +137,7 @@ fn a_source_filter_keeps_others_out() {
         network.send(2, None, &[Run::one(b"friend")]).unwrap();
         assert_eq!(collect(&mut network, 1)[0].1, b"friend");
         assert_eq!(drain(&mut network), 0);
-    }
+    });
 }
 
 #[test]
@@ -155,14 +163,14 @@ fn loopback_of_multicast_can_be_off() {
 
 #[test]
 fn each_mistake_has_its_own_error() {
-    for (_, backend) in backends() {
+    for_each(|_, backend| {
         let mut network = Network::open(backend).unwrap();
         let refuse = |network: &mut Network, options: SocketOptions| {
             let error = network.add(&options).unwrap_err();
             eprintln!("{error}");
             error
         };
-        let v4 = || SocketOptions::new(at(V4));
+        let v4 = || options(backend, V4);
 
         for wanted in [Interface::Name("wan7".into()), ip("198.51.100.9").into()] {
             match refuse(&mut network, v4().interface(wanted.clone())) {
@@ -176,22 +184,22 @@ fn each_mistake_has_its_own_error() {
         let error = refuse(&mut network, v4().join(ip("10.0.0.1")));
         assert!(matches!(error, NetError::NotMulticast { group } if group == ip("10.0.0.1")));
 
-        for (what, options) in [
+        for (what, wrong) in [
             ("destination", v4().connect(at("[::1]:9"))),
             ("group", v4().join(ip("ff05::1"))),
             ("source", v4().join(ip("232.0.0.1")).source(ip("::1"))),
         ] {
-            let error = refuse(&mut network, options);
+            let error = refuse(&mut network, wrong);
             assert!(matches!(error, NetError::FamilyMismatch { what: named, .. } if named == what));
         }
 
         let holder = std::net::UdpSocket::bind(V4).unwrap();
         let taken = holder.local_addr().unwrap();
-        let error = refuse(&mut network, SocketOptions::new(taken));
+        let error = refuse(&mut network, options(backend, &taken.to_string()));
         assert!(matches!(error, NetError::PortInUse { address } if address == taken));
 
         let foreign = at("198.51.100.9:0");
-        let error = refuse(&mut network, SocketOptions::new(foreign));
+        let error = refuse(&mut network, options(backend, "198.51.100.9:0"));
         assert!(matches!(error, NetError::AddressMissing { address } if address == foreign));
 
         assert_eq!(network.add(&v4()).unwrap(), 0, "refused sockets take no place");
@@ -205,7 +213,7 @@ fn each_mistake_has_its_own_error() {
         }
         let error = refuse(&mut network, v4());
         assert!(matches!(error, NetError::TooManySockets { limit: 32 }));
-    }
+    });
 }
 
 /// What cannot travel whole is refused with the size and the limit; what was before it is sent.
@@ -225,13 +233,13 @@ fn oversize_datagrams_are_refused() {
         }
         let runs = [Run::one(b"before"), Run::one(&huge), Run::one(b"after")];
         assert_eq!(network.send(1, None, &runs).unwrap(), 1);
+        assert_eq!(collect(&mut network, 1)[0].1, b"before");
         assert!(matches!(
             network.send(1, None, &runs[1..]).unwrap_err(),
             NetError::TooLarge { bytes: 70_000, .. }
         ));
         assert_eq!(network.send(1, None, &runs[2..]).unwrap(), 1);
-        let seen: Vec<_> = collect(&mut network, 2).into_iter().map(|(_, bytes)| bytes).collect();
-        assert_eq!(seen, [b"before".to_vec(), b"after".to_vec()]);
+        assert_eq!(collect(&mut network, 1)[0].1, b"after");
     });
 }
 
@@ -373,6 +381,6 @@ fn a_run_wider_than_the_path_is_refused() {
         }
         let run = Run { bytes: &bytes[..3 * (mtu - 28)], segment_bytes: mtu - 28 };
         assert_eq!(network.send(0, None, &[run]).unwrap(), 1);
-        assert!(network.notes().is_empty(), "{:?}", network.notes());
+        assert!(complaints(&network).is_empty(), "{:?}", network.notes());
     }
 }

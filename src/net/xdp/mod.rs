@@ -234,7 +234,7 @@ impl XdpNetwork {
         let alone = options.clone().reuse(false).reuse_port(false);
         match self.kernel.add(&alone) {
             Err(NetError::PortInUse { address }) => {
-                let socket = self.kernel.add(options)?;
+                let socket = port::sharing(port, || self.kernel.add(options))?;
                 self.kernel.note(format!(
                     "socket {socket}: others on this host use {address} too: its datagrams come \
                      through the kernel, which gives each a copy"
@@ -432,6 +432,7 @@ impl XdpNetwork {
 
 impl Datagrams for XdpNetwork {
     fn add(&mut self, options: &SocketOptions) -> Result<usize, NetError> {
+        options.interface.as_ref().map(open::interface_index).transpose()?;
         let (place, refused) = match self.place(options) {
             Ok(place) => (place, None),
             Err(reason) => (None, Some(reason)),

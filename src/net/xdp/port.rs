@@ -317,12 +317,25 @@ impl Member {
 /// Whether this process has an address and port already, on whatever interface. If so those that
 /// have it share it from now on, or do not any more.
 pub(super) fn share(address: IpAddr, number: u16, on: bool) -> bool {
+    share_those(|pair| (pair.address, pair.port) == (address, number), on)
+}
+
+/// Lets what this process has on a port, of whatever address, share it during a task: a wildcard
+/// takes in other addresses.
+pub(super) fn sharing<T>(number: u16, task: impl FnOnce() -> T) -> T {
+    share_those(|pair| pair.port == number, true);
+    let done = task();
+    share_those(|pair| pair.port == number, false);
+    done
+}
+
+fn share_those(wanted: impl Fn(&Pair) -> bool, on: bool) -> bool {
     let Ok(namespace) = namespace() else { return false };
     let mut found = false;
     let ports: Vec<_> = ports().iter().filter_map(Weak::upgrade).collect();
     for port in ports.iter().filter(|port| port.namespace == namespace) {
         let state = port.state();
-        let same = |claim: &&Claim| (claim.pair.address, claim.pair.port) == (address, number);
+        let same = |claim: &&Claim| wanted(&claim.pair);
         for owner in state.claims.iter().filter(same).flat_map(|claim| &claim.owners) {
             found = true;
             // Where it is refused, whoever binds is told that the port is in use.
