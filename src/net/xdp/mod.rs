@@ -306,8 +306,8 @@ impl XdpNetwork {
         Ok(())
     }
 
-    /// Asks, once in a while, whether the tables have changed that paths depend on. Returns the time,
-    /// which is not looked at in each call of one who calls often.
+    /// Asks, once in a while, whether the tables have changed that paths depend on. Returns the
+    /// time, which is not looked at in each call of one who calls often.
     #[inline]
     fn look_around(&mut self) -> u64 {
         if self.calls_left > 0 {
