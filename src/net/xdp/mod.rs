@@ -409,7 +409,6 @@ impl XdpNetwork {
         let kicked = tap.kick(&mut sent.system_calls);
         let (lost, refused) = match kicked {
             Ok(lost) => (lost, None),
-            // They stay in the ring and leave when the interface is back, or never.
             Err(errno) => (sent.datagrams_out, Some(errno)),
         };
         if lost > 0 {

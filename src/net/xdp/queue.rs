@@ -8,6 +8,7 @@
 //!
 //! Frames to receive into and frames to send from are kept apart: a full inbox stops no sender.
 
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::sys::{Descriptor, Errno};
@@ -21,9 +22,10 @@ const TRANSMIT_FRAMES: u32 = 2_048;
 /// Packets that can wait for one network. Three that do not look at theirs leave the others of the
 /// process this many.
 const RECEIVE_RING: u32 = 2_048;
-/// Frames that wait for packets at first: few, so that a packet finds a frame that is still in the
-/// cache. They are doubled each time that less than a quarter is left.
-const FRAMES_AT_FIRST: usize = 512;
+/// Frames that wait for packets at first: as many as one network can have wait, and no more, so that
+/// a packet finds a frame that is still in a cache. They are doubled each time that less than a
+/// quarter is left.
+const FRAMES_AT_FIRST: usize = RECEIVE_RING as usize;
 const TRANSMIT_RING: u32 = 2_048;
 /// Frames that a tap takes out of the common ones, and gives back to them, at once.
 const BATCH: usize = 16;
@@ -132,6 +134,8 @@ pub(super) struct Tap {
     spent: Vec<Frame>,
     /// Packets were put that the kernel had no room for yet.
     unsent: bool,
+    /// Packets that were lost while room was made, and are to be told.
+    uncounted: u64,
     queue: Arc<Queue>,
 }
 
@@ -155,6 +159,7 @@ impl Tap {
             idle: Vec::with_capacity(TRANSMIT_FRAMES as usize),
             spent: Vec::with_capacity(RECEIVE_FRAMES as usize),
             unsent: false,
+            uncounted: 0,
             queue: Arc::clone(queue),
         })
     }
@@ -207,9 +212,12 @@ impl Tap {
     /// `calls` is raised by the system calls that it took.
     #[inline]
     pub(super) fn reserve(&mut self, count: usize, calls: &mut u64) -> bool {
-        self.has_room(count)
-            || self.more(count)
-            || self.kick(calls).is_ok() && (self.has_room(count) || self.more(count))
+        if self.has_room(count) || self.more(count) {
+            return true;
+        }
+        let Ok(lost) = self.kick(calls) else { return false };
+        self.uncounted += lost;
+        self.has_room(count) || self.more(count)
     }
 
     #[inline]
@@ -244,10 +252,10 @@ impl Tap {
     /// raised by the system calls that it took.
     #[inline]
     pub(super) fn kick(&mut self, calls: &mut u64) -> Result<u64, Errno> {
-        self.transmit.publish();
+        let before = self.transmit.publish();
         self.unsent = false;
-        let mut lost = 0;
-        for _ in 0..KICKS_MAX {
+        let mut lost = mem::take(&mut self.uncounted);
+        for call in 0..KICKS_MAX {
             // Without zero-copy it is this very call that sends.
             if self.queue.zero_copy && !self.transmit.needs_wakeup() {
                 return Ok(lost);
@@ -263,7 +271,15 @@ impl Tap {
                 // The interface took this one and dropped it.
                 Err(Errno(libc::EBUSY)) => lost += 1,
                 Err(Errno(libc::ENOBUFS | libc::EINTR)) => {}
-                Err(errno) => return Err(errno),
+                Err(errno) => {
+                    // The socket refused before it looked at the ring: what it has not seen is not
+                    // to leave when the interface is back, and that is long past.
+                    let refused = matches!(errno.0, libc::ENETDOWN | libc::ENXIO);
+                    if call == 0 && refused && !self.queue.zero_copy {
+                        self.transmit.withdraw(before, &mut self.idle);
+                    }
+                    return Err(errno);
+                }
             }
         }
         self.unsent = self.transmit.waiting() > 0;

@@ -288,38 +288,64 @@ impl Receive {
 
 /// Packets to send.
 #[derive(Debug)]
-pub(super) struct Transmit(Producer<Packet>);
+pub(super) struct Transmit {
+    ring: Producer<Packet>,
+    /// Up to where the kernel was shown.
+    shown: u32,
+}
 
 impl Transmit {
     pub(super) fn open(socket: &Descriptor, count: u32) -> Result<Self, Errno> {
-        Producer::open(socket, Kind::Transmit, count).map(Self)
+        Ok(Self { ring: Producer::open(socket, Kind::Transmit, count)?, shown: 0 })
     }
 
     /// Whether `count` more fit.
     #[inline]
     pub(super) fn has_room(&mut self, count: usize) -> bool {
-        self.0.has_room(count)
+        self.ring.has_room(count)
     }
 
     /// Puts the first `len` bytes of a frame. The caller asked for room.
     #[inline]
     pub(super) fn put(&mut self, frame: Frame, len: usize) {
-        self.0.put(Packet { address: frame.address(), len: len as u32, options: 0 });
+        self.ring.put(Packet { address: frame.address(), len: len as u32, options: 0 });
     }
 
-    /// Shows the kernel what was put.
+    /// Shows the kernel what was put; returns up to where it was shown before.
     #[inline]
-    pub(super) fn publish(&mut self) {
-        self.0.publish();
+    pub(super) fn publish(&mut self) -> u32 {
+        let before = self.shown;
+        self.shown = self.ring.next;
+        self.ring.publish();
+        before
+    }
+
+    /// Takes back what was put since the ring was shown up to `before`. The kernel must not have
+    /// looked at the ring since; and if it has not taken, as far as it tells, all that was shown
+    /// until then, nothing is taken back.
+    #[cold]
+    pub(super) fn withdraw(&mut self, before: u32, into: &mut Vec<Frame>) {
+        if self.ring.next.wrapping_sub(self.ring.waiting()) != before {
+            return;
+        }
+        while self.ring.next != before {
+            self.ring.next = self.ring.next.wrapping_sub(1);
+            let at = self.ring.ring.entry(self.ring.next);
+            // SAFETY: the place lies in the mapping, aligned as `open` checked; we wrote it, and
+            // the kernel, which only reads, is not looking.
+            let packet = unsafe { at.read() };
+            into.push(Frame::returned(packet.address));
+        }
+        self.publish();
     }
 
     #[inline]
     pub(super) fn needs_wakeup(&self) -> bool {
-        self.0.needs_wakeup()
+        self.ring.needs_wakeup()
     }
 
     /// How many the kernel has not taken yet.
     pub(super) fn waiting(&mut self) -> u32 {
-        self.0.waiting()
+        self.ring.waiting()
     }
 }
