@@ -44,7 +44,7 @@ use crate::protocol::{Flow, Join, ReceiverOptions, RequestProtocol, SenderOption
 /// | `giveup` | when a gap is given up (5s) | subscriber |
 /// | `store` | bytes that may wait behind a gap (8M) | subscriber |
 /// | `repair` | `gapless`, `mold`: how to ask | subscriber |
-/// | `backend` | `socket` (unless given), `uring`, `xdp` (past the kernel's stack), `auto` (`xdp` where it can be had, else `socket`) | both |
+/// | `backend` | `socket` (unless given), `uring`, `xdp` (past the kernel's stack; plain sockets where that cannot be had, and a note says why), `auto` (the quickest that can be had: at present the same) | both |
 /// | `xdp` | how AF_XDP takes packets: `auto`, `generic`, `driver`, `zerocopy` | both |
 /// | `rcvbuf`, `sndbuf` | socket buffers, bytes (4M, 1M) | both |
 /// | `durable` | `yes`: what the recorder of this host's ring says is on disk counts for the sender's `stable_sequence`; needs `ring` in a publisher, and on the other side a receiver agent, which reports it to the sender whatever `request` says | both |
