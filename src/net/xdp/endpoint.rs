@@ -126,9 +126,9 @@ impl Endpoint {
         self.paths.iter().map(|(_, path)| path)
     }
 
-    /// Forgets those paths that may be narrower by now.
-    pub(super) fn forget_routed_paths(&mut self) {
-        self.paths.retain(|(_, path)| !path.is_routed);
+    /// Forgets those paths that may be others by now.
+    pub(super) fn forget_doubtful_paths(&mut self) {
+        self.paths.retain(|(_, path)| !path.is_doubtful);
         self.oldest = 0;
     }
 

@@ -336,7 +336,7 @@ impl XdpNetwork {
             for endpoint in &mut self.endpoints {
                 let hosts = endpoint.paths().filter_map(Path::unseen_host);
                 hosts.for_each(|(device, host)| self.netlink.use_neighbour(device, host));
-                endpoint.forget_routed_paths();
+                endpoint.forget_doubtful_paths();
             }
         }
         if changed {

@@ -22,8 +22,9 @@ pub(super) struct Path {
     pub(super) way: Option<Way>,
     /// Whom they are handed to first, where that is a host.
     hop: Option<Hop>,
-    /// A router on the way may know of a narrower one, which no table's change tells.
-    pub(super) is_routed: bool,
+    /// Whether it may be another one before a change of the tables tells: a router may know of a
+    /// narrower one, this host's last member of a group may leave.
+    pub(super) is_doubtful: bool,
 }
 
 /// Out of an interface, past the kernel.
@@ -48,7 +49,7 @@ struct Hop {
 
 impl Path {
     /// Through the kernel.
-    pub(super) const KERNEL: Self = Self { way: None, hop: None, is_routed: false };
+    pub(super) const KERNEL: Self = Self { way: None, hop: None, is_doubtful: false };
 
     /// Whether the kernel is about to ask for the host's address.
     pub(super) fn waits_for_neighbour(&self) -> bool {
@@ -113,7 +114,7 @@ pub(super) fn find(
     let Some(hops) = hops(origin, to.ip()) else { return Ok(Path::KERNEL) };
     let loops = to.ip().is_multicast() && origin.multicast_loopback && !outer.loopback;
     if loops && members.count(outer.index, to.ip()) > 0 {
-        return Ok(Path::KERNEL);
+        return Ok(Path { is_doubtful: true, ..Path::KERNEL });
     }
     let (mac, hop) = match route.kind {
         _ if outer.loopback => (Some(Mac::default()), None),
@@ -146,7 +147,7 @@ pub(super) fn find(
             .min(FRAME_BYTES - header.len()),
         header,
     });
-    Ok(Path { way, hop, is_routed: route.gateway.is_some() })
+    Ok(Path { way, hop, is_doubtful: route.gateway.is_some() })
 }
 
 /// Hops that a datagram may take; `None`: it is not to leave this host.
