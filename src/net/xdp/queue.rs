@@ -22,9 +22,9 @@ const TRANSMIT_FRAMES: u32 = 2_048;
 /// Packets that can wait for one network. Three that do not look at theirs leave the others of the
 /// process this many.
 const RECEIVE_RING: u32 = 2_048;
-/// Frames that wait for packets at first: as many as one network can have wait, and no more, so that
-/// a packet finds a frame that is still in a cache. They are doubled each time that less than a
-/// quarter is left.
+/// Frames that wait for packets at first: as many as one network can have wait, and no more, so
+/// that a packet finds a frame that is still in a cache. They are doubled each time that less than
+/// a quarter is left.
 const FRAMES_AT_FIRST: usize = RECEIVE_RING as usize;
 const TRANSMIT_RING: u32 = 2_048;
 /// Frames that a tap takes out of the common ones, and gives back to them, at once.
