@@ -57,6 +57,25 @@ fn two_networks_of_a_process_share_an_interface() {
     assert!(!hosts.ip(1, "link show eth0\n").contains("xdp"));
 }
 
+/// What waits for those that do not look takes no frames from who does.
+#[test]
+fn networks_that_do_not_look_starve_no_other() {
+    let Some(hosts) = hosts(2) else { return };
+    let idle: Vec<Network> = (1..=3).map(|n| end(&hosts, 1, &[on(1, false, PORT + n)])).collect();
+    let mut lively = end(&hosts, 1, &[on(1, false, PORT)]);
+    for network in &idle {
+        let mut sender = towards(&hosts, network);
+        reach(&hosts, 0, &mut sender);
+        for n in 0..3_000 {
+            send(&mut sender, 0, &[Run::one(&numbered(n, 64))]);
+        }
+        look(&mut lively);
+    }
+    let mut sender = towards(&hosts, &lively);
+    reach(&hosts, 0, &mut sender);
+    assert_eq!(all_get(&hosts, &mut sender, &mut [&mut lively]), (0, 0));
+}
+
 #[test]
 fn two_subscribers_of_a_process_get_the_group_both() {
     for to in GROUPS {

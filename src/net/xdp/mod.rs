@@ -55,6 +55,7 @@ use self::members::Members;
 use self::netlink::Netlink;
 use self::path::Path;
 use self::port::{Claimed, Member, Port};
+use self::queue::Tap;
 use self::rota::Rota;
 use self::steering::Pair;
 pub use self::support::XdpSupport;
@@ -327,6 +328,7 @@ impl XdpNetwork {
     #[cold]
     fn look(&mut self, now_ns: u64) {
         self.look_ns = now_ns + LOOK_NS;
+        self.ports.iter_mut().flat_map(|member| &mut member.taps).for_each(Tap::give_back);
         let endpoints = &self.endpoints;
         let differs = |change: &Change| endpoints.iter().any(|one| one.is_affected(change));
         let mut changed = self.watch.changed(differs);

@@ -192,7 +192,9 @@ impl Tap {
         got
     }
 
-    fn give_back(&mut self) {
+    /// Gives back the frames of packets that were handed over, and has others wait in place of
+    /// those that networks hold which do not look at their packets.
+    pub(super) fn give_back(&mut self) {
         let pool = &mut *self.queue.pool();
         pool.spent.append(&mut self.spent);
         pool.refill();
