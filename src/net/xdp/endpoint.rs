@@ -159,11 +159,12 @@ fn same(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 /// Hands a packet to whom it is for: of multicast to each, of unicast to the one that fits best.
-/// Returns how many that were.
+/// Returns how many that were. `interface` is where the port is.
 #[inline]
 pub(super) fn hand_over(
     endpoints: &mut [Endpoint],
     port: usize,
+    interface: u32,
     packet: &Packet<'_>,
     handler: &mut impl FnMut(Datagram<'_>),
 ) -> usize {
@@ -171,10 +172,10 @@ pub(super) fn hand_over(
         endpoint.counted.datagrams_in += 1;
         endpoint.counted.bytes_in += packet.payload.len() as u64;
         let mut source = packet.source;
-        if let (SocketAddr::V6(v6), Some(place)) = (&mut source, endpoint.place)
+        if let SocketAddr::V6(v6) = &mut source
             && needs_scope(v6.ip())
         {
-            v6.set_scope_id(place.device);
+            v6.set_scope_id(endpoint.place.map_or(interface, |place| place.device));
         }
         handler(Datagram { socket, source, bytes: packet.payload });
     };

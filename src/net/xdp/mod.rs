@@ -470,12 +470,15 @@ impl Datagrams for XdpNetwork {
         for step in 0..ports.len() {
             let port = (self.turn + step) % ports.len();
             let member = &mut ports[port];
+            let interface = member.port.index();
             let Member { taps, malformed, turn, polls_busily, .. } = member;
             let (later, first) = taps.split_at_mut(*turn);
             for tap in first.iter_mut().chain(later) {
                 let before = got;
                 tap.receive(limit.saturating_sub(got), |frame| match frame::parse(frame) {
-                    Ok(packet) => got += hand_over(endpoints, port, &packet, &mut handler),
+                    Ok(packet) => {
+                        got += hand_over(endpoints, port, interface, &packet, &mut handler);
+                    }
                     Err(_) => *malformed += 1,
                 });
                 if got == before {

@@ -304,13 +304,14 @@ impl Member {
             state.claims.len() - 1
         });
         let owners = &mut state.claims[at].owners;
-        owners.push(owner);
-        if owners.iter().all(|owner| owner.network == self.number) {
+        let contested = owners.iter().any(|owner| owner.network != self.number);
+        if contested {
+            self.port.unsteer(&pair).map_err(failed)?;
+        } else {
             self.port.steer(&pair, self.number).map_err(failed)?;
-            return Ok(Claimed::Steered);
         }
-        self.port.unsteer(&pair).map_err(failed)?;
-        Ok(Claimed::Contested)
+        owners.push(owner);
+        Ok(if contested { Claimed::Contested } else { Claimed::Steered })
     }
 }
 
